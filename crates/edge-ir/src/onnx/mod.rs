@@ -1,0 +1,22 @@
+//! ONNX files: reading and writing. The only module that names protobuf types.
+//!
+//! Weights stand in the model file (`inline`), in one `model.onnx_data` beside it (`copy`), or stay in the files they
+//! came from, which are hard-linked beside the model (`link`): ONNX external data may point into any file.
+
+#[rustfmt::skip]
+#[expect(missing_docs, unreachable_pub, clippy::pedantic, clippy::use_self, reason = "generated")]
+mod proto;
+
+mod encode;
+mod read;
+mod weights;
+mod write;
+
+pub use read::read;
+pub use write::{NonFinite, WeightMode, WriteOptions, Written, encode_beside, write};
+
+/// The file name of a graph in its component's folder.
+pub const MODEL_FILE: &str = "model.onnx";
+
+/// The opsets that can be written, each with the IR version that goes with it.
+pub const OPSETS: &[(u32, i64)] = &[(17, 8), (18, 8), (19, 9), (20, 9), (21, 10)];

@@ -1,0 +1,133 @@
+//! Where the weights of a written model lie, and their streaming there.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::encode::Place;
+use super::write::NonFinite;
+use crate::{DType, Data, Error, Graph, Value};
+
+/// Tensors start at a multiple of this in `model.onnx_data`, so that any runtime can map them.
+const ALIGN: u64 = 64;
+
+/// Whether a constant is a weight that has a place outside of the model file.
+pub(super) fn is_outside(data: &Data) -> bool {
+    data.is_streamed()
+}
+
+/// Places all weights one after the other in one file; returns the places by tensor name and the file's size.
+pub(super) fn lay_out(graph: &Graph, file_name: &str) -> (BTreeMap<String, Place>, u64) {
+    let mut end = 0_u64;
+    let mut places = BTreeMap::new();
+    for (_, value, data) in graph.initializers().filter(|(_, _, d)| is_outside(d)) {
+        let offset = end.next_multiple_of(ALIGN);
+        places.insert(value.name.clone(), Place::File { location: file_name.to_owned(), offset, len: data.len() });
+        end = offset + data.len();
+    }
+    (places, end)
+}
+
+/// Streams all weights to their places, in parallel.
+pub(super) fn copy(
+    graph: &Graph,
+    path: &Path,
+    places: &BTreeMap<String, Place>,
+    size: u64,
+) -> Result<Vec<NonFinite>, Error> {
+    let file = File::create(path).map_err(Error::io("write", path))?;
+    file.set_len(size).map_err(Error::io("write", path))?;
+    each_weight(graph, |value, data, scan| {
+        let Some(Place::File { offset, .. }) = places.get(&value.name) else { return Ok(()) };
+        let mut at = *offset;
+        data.stream(&mut |chunk| {
+            scan.look(chunk);
+            file.write_all_at(chunk, at).map_err(Error::io("write", path))?;
+            at += chunk.len() as u64;
+            Ok(())
+        })
+    })
+}
+
+/// Links every file that holds weights into `dir` under its own name and returns the weights' places in them; `None`
+/// where a weight is in no file, or the file system cannot link.
+pub(super) fn link(graph: &Graph, dir: &Path) -> Result<Option<BTreeMap<String, Place>>, Error> {
+    let mut linked: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut places = BTreeMap::new();
+    for (_, value, data) in graph.initializers().filter(|(_, _, d)| is_outside(d)) {
+        let Some((file, offset)) = data.location() else { return Ok(None) };
+        if !linked.contains_key(file.path()) {
+            let name = format!("weights_{}.safetensors", linked.len());
+            if fs::hard_link(file.path(), dir.join(&name)).is_err() {
+                return unlink(dir, linked.values()).map(|()| None);
+            }
+            linked.insert(file.path().to_owned(), name);
+        }
+        let location = linked.get(file.path()).cloned().unwrap_or_default();
+        places.insert(value.name.clone(), Place::File { location, offset, len: data.len() });
+    }
+    Ok(Some(places))
+}
+
+fn unlink<'a>(dir: &Path, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+    for name in names {
+        let path = dir.join(name);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Reads all weights, in parallel, only to look for numbers that are not finite.
+pub(super) fn scan(graph: &Graph) -> Result<Vec<NonFinite>, Error> {
+    each_weight(graph, |_, data, scan| {
+        data.stream(&mut |chunk| {
+            scan.look(chunk);
+            Ok(())
+        })
+    })
+}
+
+fn each_weight(
+    graph: &Graph,
+    work: impl Fn(&Value, &Data, &mut Scan) -> Result<(), Error> + Sync,
+) -> Result<Vec<NonFinite>, Error> {
+    let weights: Vec<_> = graph.initializers().filter(|(_, _, d)| is_outside(d)).collect();
+    let found: Vec<Option<NonFinite>> = weights
+        .par_iter()
+        .map(|(_, value, data)| {
+            let mut scan = Scan { dtype: value.ty.dtype, count: 0 };
+            work(value, data, &mut scan)?;
+            Ok((scan.count > 0).then(|| NonFinite { tensor: value.name.clone(), count: scan.count }))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Counts NaN and infinities in chunks of a tensor.
+pub(super) struct Scan {
+    pub(super) dtype: DType,
+    pub(super) count: u64,
+}
+
+impl Scan {
+    /// Counts those of one chunk.
+    pub(super) fn look(&mut self, chunk: &[u8]) {
+        let wrong: usize = match self.dtype {
+            DType::Float32 => {
+                chunk.as_chunks::<4>().0.iter().map(|b| usize::from(!f32::from_le_bytes(*b).is_finite())).sum()
+            }
+            DType::Float16 => {
+                chunk.as_chunks::<2>().0.iter().map(|b| usize::from(!f16::from_le_bytes(*b).is_finite())).sum()
+            }
+            DType::BFloat16 => {
+                chunk.as_chunks::<2>().0.iter().map(|b| usize::from(!bf16::from_le_bytes(*b).is_finite())).sum()
+            }
+            _ => 0,
+        };
+        self.count += wrong as u64;
+    }
+}
