@@ -119,9 +119,7 @@ def finish(models, scheduler, spec: Variant, ids: torch.Tensor, seed: int) -> No
     noise = draw(seed, "probe/noise", (1, 4, spec.sample, spec.sample))
     probe = smooth_latents(seed, "probe", 1, spec.sample) + 0.3 * noise
     vae, taesd = models["vae"], models["taesd"]
-    scale_output(
-        vae.decoder.conv_out, lambda: vae.decode(probe / SD_VAE_SCALE).sample, 0.35, 0.0
-    )
+    scale_output(vae.decoder.conv_out, lambda: vae.decode(probe / SD_VAE_SCALE).sample, 0.35, 0.0)
     scale_output(taesd.decoder.layers[-1], lambda: taesd.decode(probe).sample, 0.35, 0.0)
     for model in models.values():
         model.to(DTYPES[spec.dtype]).float()

@@ -93,7 +93,9 @@ VARIANTS: dict[str, Variant] = {
         dtype="float16",
     ),
     "tiny-bksmall": Variant("BK-SDM-Small: 4 blocks, 1 layer, no mid block", **FOUR_BLOCKS),
-    "tiny-bkbase": Variant("BK-SDM-Base: 4 blocks, 1 layer, mid block kept", **FOUR_BLOCKS, mid=True),
+    "tiny-bkbase": Variant(
+        "BK-SDM-Base: 4 blocks, 1 layer, mid block kept", **FOUR_BLOCKS, mid=True
+    ),
     "tiny-linear-proj": Variant(
         "SD 2 style: linear projections, head list, gelu text encoder, '!' padding, v-prediction",
         **FOUR_BLOCKS,
@@ -112,7 +114,9 @@ VARIANTS: dict[str, Variant] = {
         old_vae_keys=True,
         position_ids=True,
     ),
-    "tiny-hub-cache": Variant("as tiny, laid out as the Hugging Face cache does it", hub_cache=True),
+    "tiny-hub-cache": Variant(
+        "as tiny, laid out as the Hugging Face cache does it", hub_cache=True
+    ),
     "small": Variant(
         "as tiny with wider blocks (too large to keep in a repository)",
         channels=(32, 64, 96),

@@ -35,9 +35,9 @@ GAINS = [
     (("conv_shortcut",), 0.8, True),
     (("samplers.0.conv",), 1.0, True),
     (("proj_out",), 0.5, True),
-    # Cross-attention reads the text outlier: with a larger gain its softmax is nearly one-hot, and
-    # ties between two words amplify rounding errors a hundredfold, so that no two programs agree.
-    (("attn2.to_q", "attn2.to_k"), 0.7, False),
+    # With a larger gain the UNet's softmax is nearly one-hot, and ties between two positions amplify
+    # rounding errors a hundredfold from step to step: no two correct programs would agree.
+    (("attn1.to_q", "attn1.to_k", "attn2.to_q", "attn2.to_k"), 0.35, False),
     (("to_q", "to_k", "q_proj", "k_proj"), 1.4, False),
     (("to_out.0", "out_proj"), 0.6, True),
     (("ff.net.2", "fc2"), 0.9, True),

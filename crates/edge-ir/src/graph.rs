@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::ops::Operator;
-use crate::{DType, Data};
+use crate::{Checked, DType, Data};
 
 /// A set of named graphs that make up one model (`text_encoder`, `unet`, `vae_decoder`, ...), in the order of use.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// Component name and graph.
-    pub components: Vec<(String, Graph)>,
+    pub components: Vec<(String, Checked<Graph>)>,
 }
 
 impl Model {
     /// The component with this name.
-    pub fn get(&self, name: &str) -> Option<&Graph> {
+    pub fn get(&self, name: &str) -> Option<&Checked<Graph>> {
         self.components.iter().find(|(n, _)| n == name).map(|(_, g)| g)
     }
 }

@@ -23,6 +23,6 @@ pub use data::{Data, MappedFile};
 pub use dtype::DType;
 pub use dump::dump;
 pub use error::Error;
-pub use executor::{Executor, Tensor};
+pub use executor::{Executor, Tensor, check_inputs};
 pub use graph::{Attribute, Graph, Model, Node, TensorType, Value, ValueId};
 pub use stats::{Stats, stats};

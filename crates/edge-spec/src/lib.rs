@@ -1,1 +1,5 @@
-//! placeholder
+//! The files that edgetool writes and reads beside the graphs: their schemas, and nothing else.
+
+mod manifest;
+
+pub use manifest::{Component, MANIFEST_FILE, Manifest, ManifestError, Pipeline, Port, SCHEMA, sha256};

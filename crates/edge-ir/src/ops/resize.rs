@@ -8,7 +8,7 @@ pub(super) static OPERATORS: &[Operator] = &[Operator {
     name: "Resize",
     domain: "",
     since: 13,
-    inputs: (3, 4),
+    inputs: (1, 4),
     attributes: &[
         ("mode", Kind::String, Need::Required),
         ("coordinate_transformation_mode", Kind::String, Need::Required),

@@ -1,0 +1,170 @@
+//! `edgetool.json`: what a converted model is, for edgetool itself.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The manifest's file name, at the top of a converted model.
+pub const MANIFEST_FILE: &str = "edgetool.json";
+
+/// The version of the manifest that is written, and the only one that is read.
+pub const SCHEMA: &str = "edgetool-model/v1";
+
+/// A converted model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// Name and version of the program that wrote it.
+    pub producer: String,
+    /// The ONNX opset of all graphs.
+    pub opset: u32,
+    /// Where the weights are: `link`, `copy` or `inline`.
+    pub weights: String,
+    /// What connects the graphs.
+    pub pipeline: Pipeline,
+    /// The graphs, in the order of use.
+    pub components: Vec<Component>,
+}
+
+/// Facts that connect the graphs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Images per run.
+    pub batch: usize,
+    /// Channels of a latent.
+    pub latent_channels: usize,
+    /// Pixels per latent element.
+    pub vae_scale_factor: usize,
+    /// Latents are divided by this before `vae_decoder`.
+    pub vae_scaling_factor: f32,
+    /// Latents are divided by this before `taesd_decoder`, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taesd_scaling_factor: Option<f32>,
+    /// Width of the UNet's guidance embedding, `timestep_cond`, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_embedding: Option<usize>,
+}
+
+/// One graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// `text_encoder`, `unet`, `vae_decoder`, ...
+    pub name: String,
+    /// Path of the model file from the manifest's folder, with `/`.
+    pub file: String,
+    /// SHA-256 of that file, in hexadecimal; external weights are not in it.
+    pub sha256: String,
+    /// What is fed, in order.
+    pub inputs: Vec<Port>,
+    /// What comes out, in order.
+    pub outputs: Vec<Port>,
+}
+
+/// An input or output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its element type, as numpy names it.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// What can be wrong with a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// It is not a manifest.
+    #[error("`{}` is not a manifest: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+}
+
+impl Manifest {
+    /// Reads `folder/edgetool.json`.
+    ///
+    /// # Errors
+    /// If it is not there, or not of this schema.
+    pub fn open(folder: &Path) -> Result<Self, ManifestError> {
+        let path = folder.join(MANIFEST_FILE);
+        let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        let invalid = |reason: String| ManifestError::Invalid { path: path.clone(), reason };
+        let manifest: Self = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        if manifest.schema != SCHEMA {
+            return Err(invalid(format!("field `schema` is `{}`, supported: {SCHEMA}", manifest.schema)));
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest as it stands in its file.
+    pub fn text(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+
+    /// The component with this name.
+    pub fn component(&self, name: &str) -> Option<&Component> {
+        self.components.iter().find(|c| c.name == name)
+    }
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_known_schema_is_read() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut manifest = Manifest {
+            schema: SCHEMA.into(),
+            producer: "edgetool".into(),
+            opset: 17,
+            weights: "copy".into(),
+            pipeline: Pipeline {
+                height: 64,
+                width: 64,
+                batch: 1,
+                latent_channels: 4,
+                vae_scale_factor: 8,
+                vae_scaling_factor: 0.18215,
+                taesd_scaling_factor: None,
+                guidance_embedding: Some(256),
+            },
+            components: Vec::new(),
+        };
+        let path = dir.path().join(MANIFEST_FILE);
+        std::fs::write(&path, manifest.text()).expect("write");
+        assert_eq!(Manifest::open(dir.path()).expect("a manifest"), manifest);
+        manifest.schema = "edgetool-model/v9".into();
+        std::fs::write(&path, manifest.text()).expect("write");
+        let error = Manifest::open(dir.path()).expect_err("another version").to_string();
+        assert!(error.ends_with("field `schema` is `edgetool-model/v9`, supported: edgetool-model/v1"), "{error}");
+        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,239 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
+///
+/// A checkpoint is converted to ONNX without Python, at the speed of a file copy, and draws pictures on the built-in
+/// runner, numerically as diffusers does.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Convert(Convert),
+    Run(Run),
+    Inspect(Inspect),
+    Eval(Eval),
+}
+
+/// Convert a checkpoint to ONNX.
+///
+/// CHECKPOINT is a diffusers folder, an entry of the Hugging Face cache, or an original-layout .safetensors file. The
+/// output has a folder per network with `model.onnx` in it, the tokenizer and the scheduler, as Optimum lays them out.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CONVERT_EXAMPLES)]
+pub(crate) struct Convert {
+    /// The trained model
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) source: PathBuf,
+    /// The folder to write
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// Diffusers folder with the configurations and the tokenizer, for a single file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) config: Option<PathBuf>,
+    /// ONNX opset
+    #[arg(long, default_value_t = 17, value_parser = parse_opset)]
+    pub(crate) opset: u32,
+    /// Image height in pixels [default: the model's]
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Image width in pixels [default: the model's]
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Images per run
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64), value_name = "N")]
+    pub(crate) batch: usize,
+    /// Where the weights go
+    #[arg(long, value_enum, default_value_t = Weights::Copy)]
+    pub(crate) weights: Weights,
+    /// Type of the weights; arithmetic is in float32 either way
+    #[arg(long, value_enum, default_value_t = Dtype::Stored)]
+    pub(crate) dtype: Dtype,
+    /// Shape of the UNet's timestep input
+    #[arg(long, value_enum, default_value_t = Timestep::Shared)]
+    pub(crate) timestep: Timestep,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+const CONVERT_EXAMPLES: &str = "Examples:
+  edgetool convert tests/fixtures/edgefusion -o edgefusion-onnx
+  edgetool convert tests/fixtures/edgefusion -o wide-onnx --height 128 --width 192 --opset 21";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// In one file beside each model
+    Copy,
+    /// In the checkpoint's own files, hard-linked beside the models: nothing is copied (the onnx package's checker
+    /// refuses such files; runtimes read them)
+    Link,
+    /// In the model files; less than 2 GiB each
+    Inline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    /// As in the checkpoint, followed by a Cast where that is 16 bits
+    Stored,
+    /// Converted to float32
+    Float32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Timestep {
+    /// One for all images
+    Shared,
+    /// One for each image
+    PerImage,
+}
+
+/// Draw a picture.
+///
+/// MODEL is a converted folder or a checkpoint. The same seed gives the same picture as diffusers does on a CPU.
+#[derive(Debug, clap::Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct Run {
+    /// The model to run
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// What to draw
+    #[arg(short, long)]
+    pub(crate) prompt: String,
+    /// What not to draw, for models without a guidance embedding
+    #[arg(long, default_value = "")]
+    pub(crate) negative_prompt: String,
+    /// The PNG file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Sampling steps
+    #[arg(long, default_value_t = 2)]
+    pub(crate) steps: usize,
+    /// Guidance scale [default: 8 with a guidance embedding, 1 without]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f32>,
+    /// Size of the picture [default: the model's]
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    pub(crate) size: Option<(usize, usize)>,
+    /// Which decoder makes the picture
+    #[arg(long, value_enum, default_value_t = Decoder::Vae)]
+    pub(crate) decoder: Decoder,
+    /// Sample with LCM whatever scheduler the checkpoint names
+    #[arg(long, value_enum)]
+    pub(crate) scheduler: Option<Scheduler>,
+    /// Diffusers folder with the configurations and the tokenizer, for a single file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) config: Option<PathBuf>,
+    /// Noise from a file with the keys `latent` and `noise` instead of from the seed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latents: Option<PathBuf>,
+    /// Write every intermediate tensor to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_tensors: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Say nothing but errors
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  edgetool run tests/fixtures/edgefusion --prompt \"a photo of a cat\" -o cat.png
+  edgetool run edgefusion-onnx --prompt \"a photo of a cat\" --steps 4 --seed 7 -o cat.png";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Decoder {
+    /// The autoencoder that the model was trained with
+    Vae,
+    /// The tiny autoencoder (TAESD) beside it
+    Taesd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scheduler {
+    /// The latent consistency sampler
+    Lcm,
+}
+
+/// Show what a model contains and costs.
+///
+/// PATH is a checkpoint, a converted folder, or one .onnx file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub(crate) struct Inspect {
+    /// What to look at
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Diffusers folder with the configurations and the tokenizer, for a single file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) config: Option<PathBuf>,
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Show every node instead of the counts
+    #[arg(long)]
+    pub(crate) nodes: bool,
+}
+
+const INSPECT_EXAMPLES: &str = "Examples:
+  edgetool inspect tests/fixtures/edgefusion
+  edgetool inspect edgefusion-onnx/unet/model.onnx --format json";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs: one object with a `schema` field
+    Json,
+}
+
+/// Run one graph on given tensors.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EVAL_EXAMPLES)]
+pub(crate) struct Eval {
+    /// The .onnx file
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// A safetensors file with a tensor for each input, under the input's name
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) inputs: PathBuf,
+    /// The safetensors file to write the outputs to
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Run this many times; with `--format json` the times are shown
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000), value_name = "N")]
+    pub(crate) repeat: usize,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// How to show the times
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+const EVAL_EXAMPLES: &str = "Examples:
+  edgetool eval edgefusion-onnx/text_encoder/model.onnx -i ids.safetensors -o hidden.safetensors
+  edgetool eval edgefusion-onnx/text_encoder/model.onnx -i ids.safetensors -o hidden.safetensors --repeat 5 --format json";
+
+fn parse_opset(text: &str) -> Result<u32, String> {
+    let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);
+    let opset = text.parse::<u32>().ok().filter(|o| known.clone().any(|k| k == *o));
+    opset.ok_or_else(|| format!("expected one of {:?}", known.collect::<Vec<_>>()))
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(h, w)| Some((h.parse().ok()?, w.parse().ok()?)));
+    sides.ok_or_else(|| "expected height and width in pixels, as in 512x768".to_owned())
+}

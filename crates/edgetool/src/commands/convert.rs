@@ -1,0 +1,127 @@
+//! `edgetool convert`: a checkpoint becomes a folder of ONNX files.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use edge_import::{Imported, Options, TimestepShape, WeightType};
+use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
+use edge_spec::{Component, MANIFEST_FILE, Manifest, SCHEMA, sha256};
+
+use crate::cli::{Convert, Dtype, Timestep, Weights};
+use crate::staging::Staging;
+use crate::{layout, report};
+
+/// Converts as the arguments say.
+pub(crate) fn convert(args: &Convert) -> Result<()> {
+    let cannot = || format!("cannot convert `{}`", args.source.display());
+    let imported = edge_import::import(&args.source, args.config.as_deref(), options(args)).with_context(cannot)?;
+    let staging = Staging::folder(&args.output, args.force)?;
+    let written = write(args, &imported, staging.path()).with_context(cannot)?;
+    staging.commit()?;
+    report::say(summary(args, &imported, written));
+    Ok(())
+}
+
+fn options(args: &Convert) -> Options {
+    Options {
+        height: args.height,
+        width: args.width,
+        batch: Some(args.batch),
+        timestep: match args.timestep {
+            Timestep::Shared => TimestepShape::Shared,
+            Timestep::PerImage => TimestepShape::PerImage,
+        },
+        weights: match args.dtype {
+            Dtype::Stored => WeightType::Stored,
+            Dtype::Float32 => WeightType::Float32,
+        },
+    }
+}
+
+/// Writes everything and returns where the weights went.
+fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMode> {
+    let asked = match args.weights {
+        Weights::Copy => WeightMode::Copy,
+        Weights::Link => WeightMode::Link,
+        Weights::Inline => WeightMode::Inline,
+    };
+    let mut components = Vec::new();
+    let mut used = asked;
+    for (name, graph) in &imported.model.components {
+        let dir = folder.join(name);
+        fs::create_dir(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
+        let written = edge_ir::onnx::write(graph, &dir, WriteOptions { opset: args.opset, weights: asked })?;
+        if written.weights != asked {
+            used = written.weights;
+        }
+        warn_non_finite(name, &written.non_finite);
+        components.push(describe(name, &dir, graph)?);
+    }
+    if used != asked {
+        report::warn(
+            "the weights cannot be linked into the output folder (another file system, or a cast): they were copied",
+        );
+    }
+    layout::write_rest(imported, folder)?;
+    let manifest = Manifest {
+        schema: SCHEMA.into(),
+        producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")).into(),
+        opset: args.opset,
+        weights: mode_name(used).into(),
+        pipeline: layout::pipeline(&imported.pipeline),
+        components,
+    };
+    let path = folder.join(MANIFEST_FILE);
+    fs::write(&path, manifest.text()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(used)
+}
+
+fn describe(name: &str, dir: &Path, graph: &edge_ir::Checked<edge_ir::Graph>) -> Result<Component> {
+    let model = dir.join(MODEL_FILE);
+    let file = edge_ir::MappedFile::open(&model)?;
+    Ok(layout::component(name, format!("{name}/{MODEL_FILE}"), sha256(file.bytes()), graph))
+}
+
+fn warn_non_finite(component: &str, found: &[NonFinite]) {
+    let total: u64 = found.iter().map(|f| f.count).sum();
+    if let Some(first) = found.first() {
+        let more = if found.len() > 1 { format!(" and {} other tensors", found.len() - 1) } else { String::new() };
+        report::warn(format!(
+            "{total} weights of {component} are NaN or infinite, in `{}`{more}: the model is damaged",
+            first.tensor
+        ));
+    }
+}
+
+fn mode_name(mode: WeightMode) -> &'static str {
+    match mode {
+        WeightMode::Link => "link",
+        WeightMode::Copy => "copy",
+        WeightMode::Inline => "inline",
+    }
+}
+
+fn summary(args: &Convert, imported: &Imported, weights: WeightMode) -> String {
+    let p = &imported.pipeline;
+    let mut lines = format!(
+        "converted `{}` to `{}`: {}x{} pixels, opset {}, weights {}\n",
+        args.source.display(),
+        args.output.display(),
+        p.height,
+        p.width,
+        args.opset,
+        mode_name(weights)
+    );
+    for (name, graph) in &imported.model.components {
+        let stats = edge_ir::stats(graph);
+        let (millions, nodes) = (report_millions(stats.parameters), graph.nodes.len());
+        lines += &format!("  {name:<14} {millions:>9} M parameters  {nodes:>5} nodes\n");
+    }
+    lines.trim_end().to_owned()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to two digits")]
+fn report_millions(count: u64) -> String {
+    format!("{:.2}", count as f64 / 1e6)
+}

@@ -1,0 +1,5 @@
+//! run
+use anyhow::Result;
+pub(crate) fn run(_: &crate::cli::Run) -> Result<()> {
+    Ok(())
+}

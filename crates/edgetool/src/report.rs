@@ -1,0 +1,70 @@
+//! Everything that is said: talk goes to stderr, data to stdout.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+
+use edge_import::Error as ImportError;
+
+/// One line of talk.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    eprintln!("{line}");
+}
+
+/// Something that may be wrong.
+pub(crate) fn warn(line: impl std::fmt::Display) {
+    eprintln!("warning: {line}");
+}
+
+/// A result, for whoever reads stdout.
+pub(crate) fn data(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// What went wrong, what caused it, and what to do.
+pub(crate) fn error(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let text = cause.to_string();
+        if text != said {
+            eprintln!("  caused by: {text}");
+        }
+        said = text;
+    }
+    if let Some(hint) = hint(error) {
+        eprintln!("\nhint: {hint}");
+    }
+}
+
+/// What to do about an error, where there is something.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(hint) = error.downcast_ref::<Hint>() {
+        return Some(hint.1.clone());
+    }
+    error.chain().find_map(|cause| match cause.downcast_ref::<ImportError>()? {
+        ImportError::NotFound { what, .. } if what.contains("model_index.json") => {
+            Some("name the folder that diffusers' `save_pretrained` wrote: it holds `model_index.json`, `unet/`, `vae/`, ...".into())
+        }
+        ImportError::Tensors { .. } => Some("are the weights and `config.json` from the same model?".into()),
+        ImportError::Safetensors { .. } => Some("copy or download the file again".into()),
+        ImportError::Size { factor, found, .. } => {
+            Some(format!("{} is the nearest size below, {} the nearest above", found / factor * factor, (found / factor + 1) * factor))
+        }
+        _ => None,
+    })
+}
+
+/// An error with advice.
+#[derive(Debug)]
+pub(crate) struct Hint(pub(crate) String, pub(crate) String);
+
+impl std::fmt::Display for Hint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hint {}
+
+/// An error with this text and this advice.
+pub(crate) fn with_hint(text: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Hint(text.into(), hint.into()).into()
+}
