@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT / "tests/parity"), str(ROOT / "tests/reference")]
 
 from components import component_rows  # noqa: E402
 from measure import Process, best, measure, median, settle  # noqa: E402
+from parity import quiet  # noqa: E402
 
 VARIANTS = ["full", "full-fp16"]
 CONVERT_RSS_MIB = 300
@@ -56,6 +57,7 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="exit 1 when over a limit")
     args = parser.parse_args()
+    quiet()
     args.edgetool = args.edgetool.resolve()
     args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)

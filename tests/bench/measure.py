@@ -1,17 +1,20 @@
-"""Wall time and peak memory of a command."""
+"""Wall time and peak memory of a command.
+
+Run as a program, this file starts the command from a small process of its own: Linux counts the
+memory of the process that starts a command as the command's, and the benchmark itself is large.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import statistics
 import subprocess
-import tempfile
+import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Process:
     """What a finished command took, and printed."""
 
@@ -23,18 +26,33 @@ class Process:
 def measure(command: list[object]) -> Process:
     """Runs a command to its end; raises when it fails."""
     words = [str(word) for word in command]
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.perf_counter()
-        child = subprocess.Popen(words, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if child.returncode != 0:
-            message = err.read().decode(errors="replace").strip()[-600:]
-            raise RuntimeError(f"`{' '.join(words[:3])}` ended with {child.returncode}: {message}")
-        return Process(seconds, usage.ru_maxrss / 1024, out.read().decode(errors="replace"))
+    read, write = os.pipe()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", __file__, str(write), *words],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        pass_fds=[write],
+    )
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        report = pipe.read().split()
+    if done.returncode != 0:
+        message = done.stderr.strip()[-600:]
+        raise RuntimeError(f"`{' '.join(words[:3])}` ended with {done.returncode}: {message}")
+    return Process(float(report[0]), int(report[1]) / 1024, done.stdout)
+
+
+def main() -> None:
+    """Runs the command after the file descriptor to report to."""
+    report, words = int(sys.argv[1]), sys.argv[2:]
+    start = time.perf_counter()
+    child = os.posix_spawnp(
+        words[0], words, os.environ, file_actions=[(os.POSIX_SPAWN_CLOSE, report)]
+    )
+    _, status, usage = os.wait4(child, 0)
+    os.write(report, f"{time.perf_counter() - start} {usage.ru_maxrss}".encode())
+    sys.exit(os.waitstatus_to_exitcode(status) & 255)
 
 
 def settle() -> None:
@@ -49,4 +67,10 @@ def best(values: Iterable[float]) -> float:
 
 def median(values: Iterable[float]) -> float:
     """The middle one."""
+    import statistics
+
     return statistics.median(values)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +34,17 @@ INTERFACE = {
 }
 
 
-def check_graph(path: Path, component: str, opset: int) -> None:
-    """onnx.checker's full check, static shapes, and the promises of the converter."""
-    onnx.checker.check_model(str(path), full_check=True)
+def check_graph(path: Path, component: str, opset: int, linked: bool) -> None:
+    """onnx.checker's full check, static shapes, and the promises of the converter.
+
+    The checker refuses weights in hard-linked files, so that `linked` ones are checked in a copy.
+    """
+    if linked:
+        with tempfile.TemporaryDirectory() as work:
+            shutil.copytree(path.parent, Path(work) / component)
+            onnx.checker.check_model(str(Path(work) / component / path.name), full_check=True)
+    else:
+        onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(path, load_external_data=False)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != opset:

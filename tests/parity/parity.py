@@ -61,6 +61,7 @@ def main() -> None:
     others = [OnnxRuntime(args.threads), OpenVino(args.threads)]
     others = [executor for executor in others if executor.name not in args.without]
     report = Report()
+    notes = {}
     args.work.mkdir(parents=True, exist_ok=True)
     for name in names:
         start = time.monotonic()
@@ -70,6 +71,8 @@ def main() -> None:
         scratch.mkdir()
         reference = report.require("run", "reference", lambda n=name: load_reference(n, args.work))
         if reference is not None:
+            floor = f"diffusers' own float32 rounding of the image: {reference.rounding:.0e}"
+            notes[name] = f"{VARIANTS[name].note} ({floor})"
             Cases(reference, edgetool, others, report, scratch).run()
         for executor in others:
             executor.forget()
@@ -77,7 +80,7 @@ def main() -> None:
             shutil.rmtree(scratch)
         count = len(report.outcomes) - before
         print(f"{name}: {count} checks, {time.monotonic() - start:.0f} s", flush=True)
-    table = report.table({name: VARIANTS[name].note for name in names})
+    table = report.table(notes)
     print(table)
     if args.table:
         args.table.write_text(HEAD + table)

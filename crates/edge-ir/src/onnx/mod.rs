@@ -13,7 +13,7 @@ mod weights;
 mod write;
 
 pub use read::read;
-pub use write::{NonFinite, WeightMode, WriteOptions, Written, encode_beside, write};
+pub use write::{NonFinite, WeightMode, WriteOptions, Written, encode_inline, write};
 
 /// The file name of a graph in its component's folder.
 pub const MODEL_FILE: &str = "model.onnx";

@@ -87,17 +87,13 @@ pub fn write(graph: &Checked<Graph>, dir: &Path, options: WriteOptions) -> Resul
     Ok(Written { weights, non_finite })
 }
 
-/// The model's bytes for a reader that is told where the weights are: `location` is the path of the file, as it is.
-pub fn encode_beside(graph: &Checked<Graph>, opset: u32) -> Result<Vec<u8>, Error> {
+/// The model as one ONNX file in memory, its constants in it.
+///
+/// # Errors
+/// If the opset is unknown or lacks an operator.
+pub fn encode_inline(graph: &Checked<Graph>, opset: u32) -> Result<Vec<u8>, Error> {
     let ir_version = ir_version(graph, Path::new(MODEL_FILE), opset)?;
-    let mut places = BTreeMap::new();
-    for (_, value, data) in graph.initializers() {
-        if let Some((file, offset)) = data.location() {
-            let location = file.path().to_string_lossy().into_owned();
-            places.insert(value.name.clone(), Place::File { location, offset, len: data.len() });
-        }
-    }
-    Ok(encode_with(graph, opset, ir_version, &places))
+    Ok(encode_with(graph, opset, ir_version, &BTreeMap::new()))
 }
 
 fn encode_with(graph: &Graph, opset: u32, ir_version: i64, places: &BTreeMap<String, Place>) -> Vec<u8> {

@@ -19,3 +19,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Inspect(args) => inspect::inspect(&args),
     }
 }
+
+/// Uses this many threads, or one per core.
+fn set_threads(asked: Option<usize>) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(edge_run::set_threads(asked.unwrap_or(cores).max(1))?)
+}

@@ -1,5 +1,180 @@
-//! run
-use anyhow::Result;
-pub(crate) fn run(_: &crate::cli::Run) -> Result<()> {
+//! `edgetool run`: a prompt becomes a picture.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use edge_import::Options;
+use edge_lcm::{Schedule, SchedulerConfig, StepRequest};
+use edge_run::picture::{Picture, write_png};
+use edge_run::tokenizer::Tokenizer;
+use edge_run::{Guidance, Noise, Request, Sampler, Trace, tensors};
+use edge_spec::Pipeline;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::model::Model;
+use crate::cli::{Decoder, Run};
+use crate::report;
+use crate::staging::Staging;
+
+/// The guidance scale of models with an embedding for it, as diffusers' pipeline has it nearest.
+const EMBEDDED_GUIDANCE: f32 = 8.0;
+/// The guidance scale of the others: one pass.
+const PLAIN_GUIDANCE: f32 = 1.0;
+/// What distillation trains the embedding for.
+const TRAINED_GUIDANCE: std::ops::RangeInclusive<f32> = 3.0..=16.0;
+
+/// Draws as the arguments say.
+pub(crate) fn run(args: &Run) -> Result<()> {
+    super::set_threads(args.threads)?;
+    let cannot = || format!("cannot run `{}`", args.model.display());
+    let output = Staging::file(&args.output)?;
+    let options = Options { height: args.size.map(|s| s.0), width: args.size.map(|s| s.1), ..Options::default() };
+    let model = Model::open(&args.model, args.config.as_deref(), options).with_context(cannot)?;
+    let (pictures, trace, settings) = draw(args, &model).with_context(cannot)?;
+    if trace.truncated {
+        report::warn("the prompt is longer than the text encoder takes: its end was left out");
+    }
+    if let Some(path) = &args.save_tensors {
+        let staging = Staging::file(path)?;
+        let bytes = tensors::encode(&trace.tensors, path)?;
+        std::fs::write(staging.path(), bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
+        staging.commit()?;
+    }
+    save(args, output, &pictures, &settings)
+}
+
+type Settings = Vec<(String, String)>;
+
+fn draw(args: &Run, model: &Model) -> Result<(Vec<Picture>, Trace, Settings)> {
+    let pipeline = model.pipeline();
+    let schedule = schedule(args, model.root())?;
+    let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
+    let request = request(args, &pipeline)?;
+    let settings = settings(args, &pipeline, &request);
+    let bar = progress_bar(args);
+    let graphs = |name: &str| {
+        model.graph(name).map_err(|e| edge_run::Error::Graph { graph: args.model.display().to_string(), what: format!("{name}: {e:#}") })
+    };
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule };
+    let drawn = sampler.draw(&request, &mut |what| bar.set_message(what.to_owned()))?;
+    bar.finish_and_clear();
+    Ok((drawn.0, drawn.1, settings))
+}
+
+fn schedule(args: &Run, root: &Path) -> Result<Schedule> {
+    let path = root.join("scheduler/scheduler_config.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let parse = if args.scheduler.is_some() { SchedulerConfig::from_json_as_lcm } else { SchedulerConfig::from_json };
+    let config = parse(&text).with_context(|| format!("cannot use `{}`", path.display()))?;
+    let schedule = Schedule::new(&config, &StepRequest::steps(args.steps))?;
+    schedule.warnings().iter().for_each(report::warn);
+    Ok(schedule)
+}
+
+fn request(args: &Run, pipeline: &Pipeline) -> Result<Request> {
+    let (decoder, scaling_factor) = match (args.decoder, pipeline.taesd_scaling_factor) {
+        (Decoder::Vae, _) => ("vae_decoder", pipeline.vae_scaling_factor),
+        (Decoder::Taesd, Some(factor)) => ("taesd_decoder", factor),
+        (Decoder::Taesd, None) => {
+            let text = format!("`{}` has no tiny decoder", args.model.display());
+            return Err(report::with_hint(text, "put an AutoencoderTiny into a folder `taesd` of the checkpoint, or leave `--decoder` out"));
+        }
+    };
+    Ok(Request {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        guidance: guidance(args, pipeline)?,
+        noise: noise(args)?,
+        decoder,
+        scaling_factor,
+    })
+}
+
+fn guidance(args: &Run, pipeline: &Pipeline) -> Result<Guidance> {
+    if let Some(scale) = args.guidance {
+        ensure!(scale.is_finite(), "--guidance {scale} is not a number to scale with");
+    }
+    let Some(width) = pipeline.guidance_embedding else {
+        return Ok(Guidance::TwoPasses { scale: args.guidance.unwrap_or(PLAIN_GUIDANCE) });
+    };
+    let scale = args.guidance.unwrap_or(EMBEDDED_GUIDANCE);
+    if !TRAINED_GUIDANCE.contains(&scale) {
+        report::warn(format!("guidance {scale} is outside of what guidance embeddings are trained for, {TRAINED_GUIDANCE:?}"));
+    }
+    if !args.negative_prompt.is_empty() {
+        report::warn("the model has a guidance embedding: the negative prompt is not used");
+    }
+    Ok(Guidance::Embedding { scale, width })
+}
+
+fn noise(args: &Run) -> Result<Noise> {
+    let Some(path) = &args.latents else { return Ok(Noise::Seed(args.seed)) };
+    let mut file = tensors::read(path)?;
+    let mut take = |key: &str| file.remove(key).map(|t| t.to_f32s());
+    let latent = take("latent").with_context(|| format!("`{}` has no tensor `latent`", path.display()))?;
+    Ok(Noise::Given { latent, noise: take("noise").unwrap_or_default() })
+}
+
+/// What a reader of the picture needs to draw it again.
+fn settings(args: &Run, pipeline: &Pipeline, request: &Request) -> Settings {
+    let scale = match request.guidance {
+        Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale } => scale,
+    };
+    let noise = match request.noise {
+        Noise::Seed(seed) => seed.to_string(),
+        Noise::Given { .. } => "given".to_owned(),
+    };
+    let mut settings = vec![
+        ("Software", concat!("edgetool ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("prompt", args.prompt.clone()),
+        ("seed", noise),
+        ("steps", args.steps.to_string()),
+        ("guidance", scale.to_string()),
+        ("decoder", request.decoder.to_owned()),
+        ("size", format!("{}x{}", pipeline.height, pipeline.width)),
+    ];
+    if !args.negative_prompt.is_empty() {
+        settings.push(("negative prompt", args.negative_prompt.clone()));
+    }
+    // A PNG's texts cannot hold NUL.
+    settings.into_iter().map(|(k, v)| (k.to_owned(), v.replace('\0', "\u{fffd}"))).collect()
+}
+
+/// Writes the pictures: one under the name given, more with their numbers before the ending.
+fn save(args: &Run, first: Staging, pictures: &[Picture], settings: &Settings) -> Result<()> {
+    let mut staged = vec![(args.output.clone(), first)];
+    for index in 1..pictures.len() {
+        let path = numbered(&args.output, index + 1);
+        staged.push((path.clone(), Staging::file(&path)?));
+    }
+    for (picture, (path, staging)) in pictures.iter().zip(staged) {
+        let write = || format!("cannot write `{}`", path.display());
+        let file = File::create(staging.path()).with_context(write)?;
+        write_png(BufWriter::new(file), picture, settings).with_context(write)?;
+        staging.commit()?;
+        if !args.quiet {
+            report::say(format!("drew `{}`, {}x{} pixels", path.display(), picture.height, picture.width));
+        }
+    }
     Ok(())
+}
+
+fn numbered(path: &Path, index: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path.extension().map_or_else(|| format!("{stem}-{index}"), |e| format!("{stem}-{index}.{}", e.to_string_lossy()));
+    path.with_file_name(name)
+}
+
+fn progress_bar(args: &Run) -> ProgressBar {
+    if args.quiet || std::env::var_os("CI").is_some() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
 }

@@ -1,0 +1,42 @@
+//! `softmax(scale q k^T + mask) v`.
+
+use edge_ir::Attribute;
+
+use super::Found;
+use super::rows::EDGE_ATTENTION;
+use super::view::{View, pair, replacement};
+
+/// The product with the values, and all that leads to it from queries and transposed keys.
+pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {
+    let node = view.node(index, "MatMul")?;
+    let (shares, values) = pair(node)?;
+    let (softmax_at, softmax) = view.only_maker(shares, "Softmax")?;
+    if !matches!(softmax.int("axis", -1), -1 | 3) {
+        return None;
+    }
+    let mut gone = vec![index, softmax_at];
+    let mut scores = softmax.inputs[0]?;
+    let mut mask = None;
+    if let Some((at, add)) = view.only_maker(scores, "Add") {
+        let (a, b) = pair(add)?;
+        gone.push(at);
+        (scores, mask) = (a, Some(b));
+    }
+    let (at, product) = view.only_maker(scores, "MatMul")?;
+    gone.push(at);
+    let (scaled, keys) = pair(product)?;
+    let (at, mul) = view.only_maker(scaled, "Mul")?;
+    gone.push(at);
+    let (queries, scale) = view.with_number(mul)?;
+    if view.shape(queries).len() != 4 || mask.is_some_and(|m| !is_plane(view.shape(m), view.shape(scores))) {
+        return None;
+    }
+    let inputs = [queries, keys, values].into_iter().chain(mask).collect();
+    let attributes = [("scale", Attribute::Float(scale)), ("k_transposed", Attribute::Int(1))];
+    Some(Found { gone, node: replacement(&EDGE_ATTENTION, node, inputs, attributes) })
+}
+
+/// `[1,1,s,t]` for scores `[b,h,s,t]`.
+fn is_plane(mask: &[usize], scores: &[usize]) -> bool {
+    mask.len() == 4 && mask[..2] == [1, 1] && mask[2..] == scores[2..]
+}

@@ -1,0 +1,75 @@
+//! Groups of operators become one of this crate's own. Each pattern is a file; each is tried at every node, in order.
+
+mod attention;
+mod conv;
+mod gelu;
+mod norm;
+pub(crate) mod rows;
+mod silu;
+mod view;
+mod weights;
+
+use std::collections::BTreeSet;
+
+use edge_ir::{Checked, Error, Graph, Node};
+
+use view::View;
+
+/// What a pattern found: the nodes that go, and the node that comes in the place of the last of them.
+pub(crate) struct Found {
+    /// Indices of the nodes that go.
+    pub(crate) gone: Vec<usize>,
+    /// What does their work.
+    pub(crate) node: Node,
+}
+
+/// A pattern: looks at the node at an index as the last of a group.
+type Pattern = fn(&View<'_>, usize) -> Option<Found>;
+
+/// All patterns. Later ones match what earlier ones have made.
+const PATTERNS: &[Pattern] = &[
+    conv::conv,
+    conv::linear,
+    norm::group_norm,
+    norm::layer_norm,
+    attention::attention,
+    gelu::gelu,
+    gelu::geglu,
+    silu::silu,
+    silu::quick_gelu,
+    norm::group_norm_silu,
+];
+
+/// The graph with all groups replaced.
+pub(crate) fn fuse(graph: Graph) -> Result<Checked<Graph>, Error> {
+    let mut graph = weights::fold(graph);
+    for pattern in PATTERNS {
+        graph = apply(graph, *pattern);
+    }
+    norm::flatten_affine(&mut graph);
+    weights::drop_unused(graph).check()
+}
+
+fn apply(mut graph: Graph, pattern: Pattern) -> Graph {
+    let view = View::new(&graph);
+    let mut gone = BTreeSet::new();
+    let mut made = Vec::new();
+    for index in 0..graph.nodes.len() {
+        let Some(found) = pattern(&view, index) else { continue };
+        if found.gone.iter().all(|i| !gone.contains(i)) {
+            gone.extend(found.gone);
+            made.push((index, found.node));
+        }
+    }
+    let mut made = made.into_iter().peekable();
+    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    for (index, node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
+        if let Some((_, node)) = made.next_if(|(at, _)| *at == index) {
+            nodes.push(node);
+        } else if !gone.contains(&index) {
+            nodes.push(node);
+        }
+    }
+    graph.nodes = nodes;
+    graph
+}

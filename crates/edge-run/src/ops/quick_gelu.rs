@@ -1,0 +1,43 @@
+//! `EdgeQuickGelu`: `x * sigmoid(1.702 x)`, element by element.
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::*;
+
+use super::kernel::{Built, Kernel, activated, built};
+use crate::kernels::elementwise::Activation;
+
+/// The operator, which has no attributes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct QuickGelu;
+
+/// Reads a node.
+pub(super) fn build(_context: &ParsingContext, _node: &NodeProto) -> Built {
+    built(QuickGelu)
+}
+
+impl Kernel for QuickGelu {
+    const NAME: &'static str = "EdgeQuickGelu";
+    const INPUTS: (usize, usize) = (1, 1);
+
+    fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
+        Ok(inputs[0].into())
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<Tensor> {
+        activated(Activation::QuickGelu, inputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::run;
+
+    #[test]
+    fn values_and_shape() {
+        let (shape, y) = run(QuickGelu, &[(vec![1, 2], vec![0.0, 1.0])]);
+        assert_eq!(shape, [1, 2]);
+        assert!(y[0] == 0.0 && (y[1] - 0.845_795_8).abs() < 1e-6, "{y:?}");
+    }
+}
