@@ -62,11 +62,7 @@ pub(crate) struct Operands<'a> {
 }
 
 /// Computes attention to `y`, laid out as the queries.
-pub(crate) fn attention(
-    shape: &AttentionShape,
-    operands: Operands,
-    y: &mut [f32],
-) -> Result<(), KernelError> {
+pub(crate) fn attention(shape: &AttentionShape, operands: Operands, y: &mut [f32]) -> Result<(), KernelError> {
     let AttentionShape { batch, heads, queries, keys, width, .. } = *shape;
     let (q_len, k_len) = (batch * heads * queries * width, batch * heads * keys * width);
     check("queries of an attention", q_len, operands.q.len())?;
@@ -137,13 +133,7 @@ impl AttentionShape {
 
 /// One task: packs its queries, then folds in the keys chunk by chunk.
 #[inline(always)]
-fn run<S: Simd>(
-    simd: S,
-    shape: &AttentionShape,
-    operands: Operands,
-    task: &mut Task,
-    buffer: &mut [f32],
-) {
+fn run<S: Simd>(simd: S, shape: &AttentionShape, operands: Operands, task: &mut Task, buffer: &mut [f32]) {
     let strips = task.rows.len().div_ceil(COLS);
     let chunk = KEYS.min(shape.keys);
     let (q_len, s_len) = (shape.width * COLS, chunk * COLS);
@@ -312,6 +302,7 @@ fn finish(task: &mut Task, states: &[State], sums: &[f32], pitch: usize) {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these results are exact")]
 mod tests {
     use super::*;
     use crate::kernels::testing::{assert_close, numbers, on_pools};
@@ -331,9 +322,8 @@ mod tests {
         for i in 0..batch * heads * queries {
             let (b, h, q) = (i / queries / heads, i / queries % heads, i % queries);
             let score = |k: usize| {
-                let product = |c: usize| {
-                    f64::from(operands.q[at(queries, b, h, q, c)]) * f64::from(operands.k[key(b, h, k, c)])
-                };
+                let product =
+                    |c: usize| f64::from(operands.q[at(queries, b, h, q, c)]) * f64::from(operands.k[key(b, h, k, c)]);
                 let mask = operands.mask.map_or(0.0, |mask| f64::from(mask[q * keys + k]));
                 (0..width).map(product).sum::<f64>() * f64::from(shape.scale) + mask
             };
@@ -380,7 +370,13 @@ mod tests {
     fn large_scores_do_not_overflow() {
         let (q, k, v) = ([300.0], [300.0, -300.0], [1.0, 2.0]);
         let shape = AttentionShape {
-            batch: 1, heads: 1, queries: 1, keys: 2, width: 1, scale: 1.0, layout: Layout::HeadsFirst,
+            batch: 1,
+            heads: 1,
+            queries: 1,
+            keys: 2,
+            width: 1,
+            scale: 1.0,
+            layout: Layout::HeadsFirst,
         };
         let mut y = [0.0];
         attention(&shape, Operands { q: &q, k: &k, v: &v, mask: None }, &mut y).unwrap();

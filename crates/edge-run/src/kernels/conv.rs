@@ -241,7 +241,14 @@ mod tests {
     }
 
     /// Compares with the twin: batch, input, outputs, kernel, strides, pads.
-    fn check_conv(batch: usize, input: [usize; 3], outputs: usize, kernel: [usize; 2], strides: [usize; 2], pads: [usize; 4]) {
+    fn check_conv(
+        batch: usize,
+        input: [usize; 3],
+        outputs: usize,
+        kernel: [usize; 2],
+        strides: [usize; 2],
+        pads: [usize; 4],
+    ) {
         let shape = ConvShape { batch, input, outputs, kernel, strides, pads };
         let [oh, ow] = shape.output().unwrap();
         let x = numbers(1, batch * input.iter().product::<usize>());

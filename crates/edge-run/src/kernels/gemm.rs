@@ -152,8 +152,7 @@ impl Rhs for RowsAsColumns<'_> {
 /// `y^T = w * x^T`: the weights are read once and in order, `x` is packed.
 fn transposed(x: &[f32], w: &[f32], bias: Option<&[f32]>, [m, k, n]: [usize; 3], y: &mut [f32]) {
     let strips = m.div_ceil(COLS);
-    let mut tasks: Vec<Vec<&mut [f32]>> =
-        (0..n.div_ceil(TASK_OUTPUTS)).map(|_| Vec::with_capacity(m)).collect();
+    let mut tasks: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(TASK_OUTPUTS)).map(|_| Vec::with_capacity(m)).collect();
     for row in y.chunks_mut(n) {
         for (task, piece) in tasks.iter_mut().zip(row.chunks_mut(TASK_OUTPUTS)) {
             task.push(piece);
@@ -247,12 +246,12 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these results are exact")]
 mod tests {
     use super::*;
     use crate::kernels::testing::{assert_close, numbers, on_pools};
 
-    type Kernel =
-        fn(&[f32], &[f32], Option<&[f32]>, [usize; 3], &mut [f32]) -> Result<(), KernelError>;
+    type Kernel = fn(&[f32], &[f32], Option<&[f32]>, [usize; 3], &mut [f32]) -> Result<(), KernelError>;
 
     /// Compares a kernel with sums in `f64`; `at` gives the weight's index for a step and a column.
     fn check_kernel(kernel: Kernel, at: impl Fn(usize, usize) -> usize, [m, k, n]: [usize; 3], biased: bool) {

@@ -130,13 +130,7 @@ fn cut(y: &mut [f32], cols: usize, height: usize, width: usize) -> Vec<Block<'_>
 
 /// One block of a wide product: packs its own columns chunk by chunk.
 #[inline(always)]
-fn wide<S: Simd, R: Rhs>(
-    simd: S,
-    product: &Product<R>,
-    block: &mut Block,
-    panel: &mut [f32],
-    sums: &mut [f32],
-) {
+fn wide<S: Simd, R: Rhs>(simd: S, product: &Product<R>, block: &mut Block, panel: &mut [f32], sums: &mut [f32]) {
     let (rows, cols) = block.size();
     let strips = cols.div_ceil(COLS);
     let sums = &mut sums[..rows * strips * COLS];

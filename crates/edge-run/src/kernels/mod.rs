@@ -14,8 +14,11 @@
 //! | `attention` | scaled dot-product attention in blocks of queries |
 //! | `norm` | group and layer normalization |
 //! | `elementwise` | activations |
-//! | `math` | `exp`, `erf`, `sigmoid` that compilers can vectorize |
+//! | `math` | `exp`, `erf` and activations that compilers can vectorize |
 //! | `scratch` | temporary buffers, one per thread |
+
+#![expect(clippy::inline_always, reason = "vector code must be inlined where its instructions are enabled")]
+#![expect(clippy::many_single_char_names, reason = "matrices and their sizes have the names of the literature")]
 
 pub(crate) mod attention;
 pub(crate) mod conv;
@@ -29,6 +32,7 @@ mod tile;
 mod transpose;
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "test data are small numbers")]
 mod testing;
 
 /// A buffer whose length does not fit the shapes it was given with.

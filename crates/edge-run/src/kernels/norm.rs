@@ -144,6 +144,7 @@ fn sum(x: &[f32], map: impl Fn(f32) -> f32) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "lengths of small tensors")]
 mod tests {
     use super::*;
     use crate::kernels::testing::{assert_close, numbers, on_pools};

@@ -74,13 +74,7 @@ pub(super) fn tile<S: Simd>(simd: S, lhs: Lhs, rows: usize, span: Span, strip: &
 
 /// Cuts a tile to what the registers of this vector width hold.
 #[inline(always)]
-fn split<S: Simd, const R: usize, const PART: usize>(
-    simd: S,
-    lhs: Lhs,
-    span: Span,
-    strip: &[f32],
-    out: &mut [f32],
-) {
+fn split<S: Simd, const R: usize, const PART: usize>(simd: S, lhs: Lhs, span: Span, strip: &[f32], out: &mut [f32]) {
     let width = S::f32s::LEN;
     if width >= 16 {
         if span.cols > 16 {
@@ -136,8 +130,7 @@ fn by_rows<S: Simd, const R: usize, const V: usize>(
     strip: &[f32],
 ) -> [[S::f32s; V]; R] {
     let mut acc = [[S::f32s::splat(simd, 0.0); V]; R];
-    let rows: [&[f32]; R] =
-        std::array::from_fn(|i| &data[(span.row + i) * stride + span.start..][..span.depth]);
+    let rows: [&[f32]; R] = std::array::from_fn(|i| &data[(span.row + i) * stride + span.start..][..span.depth]);
     let (steps, _) = strip.as_chunks::<COLS>();
     for (k, step) in steps[..span.depth].iter().enumerate() {
         accumulate(simd, &mut acc, |i| rows[i][k], &step[col..]);
@@ -176,8 +169,7 @@ fn accumulate<S: Simd, const R: usize, const V: usize>(
     step: &[f32],
 ) {
     let width = S::f32s::LEN;
-    let vectors: [S::f32s; V] =
-        std::array::from_fn(|j| S::f32s::from_slice(simd, &step[j * width..(j + 1) * width]));
+    let vectors: [S::f32s; V] = std::array::from_fn(|j| S::f32s::from_slice(simd, &step[j * width..(j + 1) * width]));
     for (i, row) in acc.iter_mut().enumerate() {
         let factor = S::f32s::splat(simd, factor(i));
         for (sum, vector) in row.iter_mut().zip(&vectors) {

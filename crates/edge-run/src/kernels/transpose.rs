@@ -34,8 +34,7 @@ pub(super) fn strip<S: Simd>(simd: S, data: &[f32], stride: usize, rows: usize, 
 /// Turns one full block.
 #[inline(always)]
 fn square<S: Simd>(simd: S, data: &[f32], stride: usize, out: &mut [f32]) {
-    let mut block: [f32x16<S>; SIDE] =
-        std::array::from_fn(|j| f32x16::from_slice(simd, &data[j * stride..][..SIDE]));
+    let mut block: [f32x16<S>; SIDE] = std::array::from_fn(|j| f32x16::from_slice(simd, &data[j * stride..][..SIDE]));
     for _ in 0..SIDE.ilog2() {
         let mut next = block;
         for i in 0..SIDE / 2 {

@@ -30,10 +30,7 @@ pub(super) fn build(_context: &ParsingContext, node: &NodeProto) -> Built {
         k_transposed: node.get_attr_opt::<i64>("k_transposed")?.unwrap_or(0) != 0,
         heads: node.get_attr_opt::<usize>("heads")?.filter(|heads| *heads > 0),
     };
-    ensure!(
-        !(attention.k_transposed && attention.heads.is_some()),
-        "`k_transposed` and `heads` exclude each other"
-    );
+    ensure!(!(attention.k_transposed && attention.heads.is_some()), "`k_transposed` and `heads` exclude each other");
     built(attention)
 }
 
@@ -43,9 +40,7 @@ impl Attention {
     fn attention_shape(&self, inputs: &[&[usize]]) -> TractResult<AttentionShape> {
         let (batch, heads, queries, width) = match (self.heads, inputs[0]) {
             (None, &[batch, heads, queries, width]) => (batch, heads, queries, width),
-            (Some(heads), &[batch, queries, width]) if width % heads == 0 => {
-                (batch, heads, queries, width / heads)
-            }
+            (Some(heads), &[batch, queries, width]) if width % heads == 0 => (batch, heads, queries, width / heads),
             (_, q) => bail!("unexpected shape of the queries: {q:?}"),
         };
         let axis = if self.heads.is_some() { 1 } else { 2 };

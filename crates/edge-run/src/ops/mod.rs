@@ -25,10 +25,7 @@ use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_hir::internal::InferenceOp;
 
 /// What tract's reader calls for a node: the operator, and outer names it closes over.
-type Builder = fn(
-    &tract_onnx::model::ParsingContext,
-    &NodeProto,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+type Builder = fn(&tract_onnx::model::ParsingContext, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// Operator types and what reads their nodes.
 const OPERATORS: &[(&str, Builder)] = &[
