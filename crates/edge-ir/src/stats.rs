@@ -1,6 +1,6 @@
 //! Counts over a graph: operators, parameters, arithmetic, memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Graph;
 use crate::ops::Context;
@@ -41,19 +41,17 @@ pub fn stats(graph: &Graph) -> Stats {
     stats
 }
 
-/// Activations live from the node that makes them to the last one that reads them; outputs live on.
+/// Activations live from the node that makes them to the last one that reads them; outputs live on. What follows from
+/// constants alone is no activation.
 fn peak(graph: &Graph, stats: &mut Stats) {
-    let mut last_use: BTreeMap<usize, usize> = BTreeMap::new();
-    for (index, node) in graph.nodes.iter().enumerate() {
-        for id in node.inputs.iter().flatten() {
-            last_use.insert(id.0, index);
-        }
-    }
-    for id in &graph.outputs {
-        last_use.insert(id.0, usize::MAX);
-    }
+    let last_use = last_uses(graph);
+    let mut fixed: BTreeSet<usize> = graph.initializers().map(|(id, _, _)| id.0).collect();
     let mut live: BTreeMap<usize, u64> = graph.inputs.iter().map(|id| (id.0, graph.ty(*id).bytes())).collect();
     for (index, node) in graph.nodes.iter().enumerate() {
+        if node.inputs.iter().flatten().all(|id| fixed.contains(&id.0)) {
+            fixed.extend(node.outputs.iter().map(|id| id.0));
+            continue;
+        }
         live.extend(node.outputs.iter().map(|id| (id.0, graph.ty(*id).bytes())));
         let now = live.values().sum();
         if now > stats.peak_activation_bytes {
@@ -61,5 +59,34 @@ fn peak(graph: &Graph, stats: &mut Stats) {
             stats.peak_node.clone_from(&node.name);
         }
         live.retain(|id, _| last_use.get(id).is_some_and(|last| *last > index));
+    }
+}
+
+/// For each value that is read, the last node that does so.
+fn last_uses(graph: &Graph) -> BTreeMap<usize, usize> {
+    let mut last: BTreeMap<usize, usize> = BTreeMap::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        last.extend(node.inputs.iter().flatten().map(|id| (id.0, index)));
+    }
+    last.extend(graph.outputs.iter().map(|id| (id.0, usize::MAX)));
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attribute, Builder, DType, Data, TensorType};
+
+    #[test]
+    fn a_linear_layer_is_counted() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[2, 3]);
+        let w = b.weight("w", TensorType::new(DType::Float32, [5, 3]), Data::f32s(&[0.0; 15]));
+        let y = b.node("Gemm", "linear", &[x, w], &[("transB", Attribute::Int(1))]).expect("gemm");
+        let y = b.node("Relu", "act", &[y], &[]).expect("relu");
+        b.output("y", y);
+        let stats = stats(&b.finish().expect("a graph"));
+        assert_eq!((stats.parameters, stats.weight_bytes, stats.macs), (15, 60, 30));
+        assert_eq!((stats.peak_activation_bytes, stats.peak_node.as_str()), (80, "act"));
     }
 }

@@ -58,9 +58,15 @@ pub enum Warning {
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::FirstTimestep { got, expected } => write!(f, "the first timestep is {got}, the model was distilled to start at {expected}"),
-            Self::NotDistilled { timesteps } => write!(f, "the model was not distilled for the timesteps {timesteps:?}"),
-            Self::TooMany { got, original_steps } => write!(f, "{got} timesteps are more than the {original_steps} that the model was distilled on"),
+            Self::FirstTimestep { got, expected } => {
+                write!(f, "the first timestep is {got}, the model was distilled to start at {expected}")
+            }
+            Self::NotDistilled { timesteps } => {
+                write!(f, "the model was not distilled for the timesteps {timesteps:?}")
+            }
+            Self::TooMany { got, original_steps } => {
+                write!(f, "{got} timesteps are more than the {original_steps} that the model was distilled on")
+            }
         }
     }
 }

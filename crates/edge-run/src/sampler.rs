@@ -106,7 +106,8 @@ impl Sampler<'_> {
         let mut contexts = Vec::new();
         for prompt in prompts {
             let encoded = self.tokenizer.encode(prompt)?;
-            let ids: Vec<i64> = encoded.ids.iter().copied().cycle().take(usize::try_from(ty.elements()).unwrap_or(0)).collect();
+            let ids: Vec<i64> =
+                encoded.ids.iter().copied().cycle().take(usize::try_from(ty.elements()).unwrap_or(0)).collect();
             let ids = Tensor::i64s(ty.shape.clone(), &ids);
             trace.tensors.insert("ids".into(), ids.clone());
             trace.truncated |= encoded.truncated;
@@ -118,7 +119,13 @@ impl Sampler<'_> {
         Ok(contexts)
     }
 
-    fn sample(&self, request: &Request, contexts: &[Tensor], trace: &mut Trace, progress: &mut dyn FnMut(&str)) -> Result<Tensor, Error> {
+    fn sample(
+        &self,
+        request: &Request,
+        contexts: &[Tensor],
+        trace: &mut Trace,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Tensor, Error> {
         let mut unet = self.load("unet")?;
         let shape = input_shape(&unet, "sample")?;
         let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
@@ -135,7 +142,8 @@ impl Sampler<'_> {
             estimates.extend_from_slice(&result.denoised);
             sample = result.prev_sample;
         }
-        let stacked: Vec<usize> = std::iter::once(self.schedule.coefficients().len()).chain(shape.iter().copied()).collect();
+        let stacked: Vec<usize> =
+            std::iter::once(self.schedule.coefficients().len()).chain(shape.iter().copied()).collect();
         for (name, numbers) in [("model_output", &outputs), ("prev_sample", &samples), ("denoised", &estimates)] {
             trace.tensors.insert(name.into(), Tensor::f32s(stacked.clone(), numbers));
         }
@@ -164,17 +172,32 @@ impl Sampler<'_> {
 }
 
 /// The UNet's prediction, after guidance.
-fn predict(unet: &mut Session, sample: &[f32], shape: &[usize], timestep: usize, contexts: &[Tensor], guidance: Guidance) -> Result<Vec<f32>, Error> {
+fn predict(
+    unet: &mut Session,
+    sample: &[f32],
+    shape: &[usize],
+    timestep: usize,
+    contexts: &[Tensor],
+    guidance: Guidance,
+) -> Result<Vec<f32>, Error> {
     let mut predictions = Vec::new();
     for context in contexts {
         let mut inputs = Vec::new();
         for (name, ty) in unet.inputs() {
             inputs.push(match name.as_str() {
                 "sample" => Tensor::f32s(shape, sample),
-                "timestep" => Tensor::i64s(ty.shape.clone(), &vec![i64::try_from(timestep).unwrap_or(i64::MAX); ty.shape.iter().product()]),
+                "timestep" => Tensor::i64s(
+                    ty.shape.clone(),
+                    &vec![i64::try_from(timestep).unwrap_or(i64::MAX); ty.shape.iter().product()],
+                ),
                 "encoder_hidden_states" => context.clone(),
                 "timestep_cond" => Tensor::f32s(ty.shape.clone(), &condition(guidance, ty.shape[0])),
-                other => return Err(Error::Graph { graph: unet.name().into(), what: format!("use for its input `{other}` in this pipeline") }),
+                other => {
+                    return Err(Error::Graph {
+                        graph: unet.name().into(),
+                        what: format!("use for its input `{other}` in this pipeline"),
+                    });
+                }
             });
         }
         predictions.push(only(run(unet, &inputs)?, unet)?.to_f32s());
@@ -186,7 +209,9 @@ fn predict(unet: &mut Session, sample: &[f32], shape: &[usize], timestep: usize,
 fn combine(mut predictions: Vec<Vec<f32>>, guidance: Guidance) -> Vec<f32> {
     let prompted = predictions.pop().unwrap_or_default();
     match (predictions.pop(), guidance) {
-        (Some(negative), Guidance::TwoPasses { scale }) => negative.iter().zip(&prompted).map(|(n, p)| n + scale * (p - n)).collect(),
+        (Some(negative), Guidance::TwoPasses { scale }) => {
+            negative.iter().zip(&prompted).map(|(n, p)| n + scale * (p - n)).collect()
+        }
         _ => prompted,
     }
 }
@@ -209,7 +234,9 @@ impl<'a> NoiseSource<'a> {
     fn new(noise: &'a Noise, size: usize) -> Self {
         match noise {
             Noise::Seed(seed) => Self::Generator { torch: Box::new(TorchGenerator::new(*seed)), size },
-            Noise::Given { latent, noise } => Self::Given { parts: latent.chunks(size).chain(noise.chunks(size)), size },
+            Noise::Given { latent, noise } => {
+                Self::Given { parts: latent.chunks(size).chain(noise.chunks(size)), size }
+            }
         }
     }
 
@@ -218,7 +245,10 @@ impl<'a> NoiseSource<'a> {
             Self::Generator { torch, size } => Ok(torch.randn(*size)),
             Self::Given { parts, size } => {
                 let part = parts.next().filter(|p| p.len() == *size);
-                part.map(<[f32]>::to_vec).ok_or_else(|| Error::Graph { graph: "unet".into(), what: format!("noise left: each step but the last takes {size} numbers") })
+                part.map(<[f32]>::to_vec).ok_or_else(|| Error::Graph {
+                    graph: "unet".into(),
+                    what: format!("noise left: each step but the last takes {size} numbers"),
+                })
             }
         }
     }
@@ -239,7 +269,9 @@ fn only(outputs: Vec<Tensor>, session: &Session) -> Result<Tensor, Error> {
 
 fn input_shape(session: &Session, name: &str) -> Result<Vec<usize>, Error> {
     let input = session.inputs().iter().find(|(n, _)| n == name);
-    input.map(|(_, ty)| ty.shape.clone()).ok_or_else(|| Error::Graph { graph: session.name().into(), what: format!("input `{name}`") })
+    input
+        .map(|(_, ty)| ty.shape.clone())
+        .ok_or_else(|| Error::Graph { graph: session.name().into(), what: format!("input `{name}`") })
 }
 
 fn check_finite(numbers: &[f32], component: &'static str) -> Result<(), Error> {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use edge_ir::{Checked, DType, Data, Executor, Graph, Tensor, TensorType, ValueId};
+use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::prelude::tract_itertools::Itertools;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, IntoTensor, TVec, TractResult, TypedRunnableModel,
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, IntoTensor, TVec, TractResult,
+    TypedRunnableModel,
 };
-use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::tract_hir::internal::IntoRunnable;
 use tract_onnx::tract_hir::ops::konst::Const;
 
@@ -43,11 +44,13 @@ impl Session {
     /// # Errors
     /// If tract does not take the graph.
     pub fn load(graph: &Checked<Graph>) -> Result<Self, Error> {
-        let ports = |ids: &[ValueId]| ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect();
+        let ports =
+            |ids: &[ValueId]| ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect();
         let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
         let name = graph.name.clone();
-        let fused = if std::env::var("NOFUSE").is_ok() { Graph::clone(graph).check()? } else { fuse::fuse(Graph::clone(graph))? };
-        let plan = plan(fused).map_err(|e| Error::Tract { action: "load", graph: name.clone(), reason: format!("{e:#}") })?;
+        let fused = fuse::fuse(Graph::clone(graph))?;
+        let plan =
+            plan(fused).map_err(|e| Error::Tract { action: "load", graph: name.clone(), reason: format!("{e:#}") })?;
         Ok(Self { graph: name, inputs, outputs, plan })
     }
 
@@ -67,7 +70,10 @@ impl Session {
     }
 
     fn eval(&self, inputs: &[Tensor]) -> TractResult<Vec<Tensor>> {
-        let values = inputs.iter().map(|t| Ok(to_value(&t.ty, &Data::owned(t.bytes.clone()))?.into_tvalue())).collect::<TractResult<TVec<_>>>()?;
+        let values = inputs
+            .iter()
+            .map(|t| Ok(to_value(&t.ty, &Data::owned(t.bytes.clone()))?.into_tvalue()))
+            .collect::<TractResult<TVec<_>>>()?;
         let results = self.plan.run(values)?;
         results.into_iter().zip(&self.outputs).map(|(value, (_, ty))| from_value(value.into_tensor(), ty)).collect()
     }
@@ -76,7 +82,11 @@ impl Session {
 impl Executor for Session {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
         edge_ir::check_inputs(&self.inputs, inputs)?;
-        let fail = |e: tract_onnx::prelude::TractError| Error::Tract { action: "run", graph: self.graph.clone(), reason: format!("{e:#}") };
+        let fail = |e: tract_onnx::prelude::TractError| Error::Tract {
+            action: "run",
+            graph: self.graph.clone(),
+            reason: format!("{e:#}"),
+        };
         Ok(self.eval(inputs).map_err(fail)?)
     }
 }
@@ -84,10 +94,15 @@ impl Executor for Session {
 /// The graph goes through ONNX bytes in which large weights are inputs; tract's constants then take their place.
 fn plan(graph: Checked<Graph>) -> TractResult<Arc<TypedRunnableModel>> {
     let mut graph = graph.into_inner();
-    let large: Vec<ValueId> =
-        graph.initializers().filter(|(_, v, d)| v.ty.dtype.is_float() && d.len() >= LARGE).map(|(id, _, _)| id).collect();
-    let weights: Vec<(TensorType, Data)> =
-        large.iter().filter_map(|id| graph.value_mut(*id).data.take().map(|data| (graph.ty(*id).clone(), data))).collect();
+    let large: Vec<ValueId> = graph
+        .initializers()
+        .filter(|(_, v, d)| v.ty.dtype.is_float() && d.len() >= LARGE)
+        .map(|(id, _, _)| id)
+        .collect();
+    let weights: Vec<(TensorType, Data)> = large
+        .iter()
+        .filter_map(|id| graph.value_mut(*id).data.take().map(|data| (graph.ty(*id).clone(), data)))
+        .collect();
     let real_inputs = graph.inputs.len();
     graph.inputs.extend(&large);
     let bytes = edge_ir::onnx::encode_inline(&graph.check()?, OPSET)?;
@@ -133,7 +148,11 @@ fn from_value(value: Value, ty: &TensorType) -> TractResult<Tensor> {
     let bytes = plain.as_bytes().to_vec();
     let fits = value.shape() == ty.shape && bytes.len() as u64 == ty.bytes();
     if !fits {
-        return Err(tract_onnx::prelude::TractError::msg(format!("expected {ty}, got {:?} {:?}", value.datum_type(), value.shape())));
+        return Err(tract_onnx::prelude::TractError::msg(format!(
+            "expected {ty}, got {:?} {:?}",
+            value.datum_type(),
+            value.shape()
+        )));
     }
     Ok(Tensor { ty: ty.clone(), bytes })
 }

@@ -1,5 +1,6 @@
 //! `edgetool.json`: what a converted model is, for edgetool itself.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -129,9 +130,19 @@ impl Manifest {
     }
 }
 
-/// The SHA-256 of some bytes, in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of what a reader gives, in hexadecimal. Memory use does not grow with it.
+///
+/// # Errors
+/// If reading fails.
+pub fn sha256(mut reader: impl Read) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            size => hash.update(&buffer[..size]),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +176,9 @@ mod tests {
         std::fs::write(&path, manifest.text()).expect("write");
         let error = Manifest::open(dir.path()).expect_err("another version").to_string();
         assert!(error.ends_with("field `schema` is `edgetool-model/v9`, supported: edgetool-model/v1"), "{error}");
-        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            sha256(&b"abc"[..]).expect("memory"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 }

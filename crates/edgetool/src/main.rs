@@ -9,6 +9,16 @@ mod staging;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// Tensors come and go by the hundred megabytes: big pages, and no haste to give them back to the system, are worth as
+/// much as fast kernels. jemalloc reads this as its `malloc_conf`, a pointer to text that ends in NUL.
+#[expect(unsafe_code, reason = "jemalloc finds its settings by the name of a symbol")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_SETTINGS: &[u8; 60] = b"thp:always,metadata_thp:auto,dirty_decay_ms:10000,narenas:2\0";
 
 /// Exit code when edgetool could not do its work.
 const FAILED: u8 = 2;

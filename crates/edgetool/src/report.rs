@@ -1,5 +1,7 @@
 //! Everything that is said: talk goes to stderr, data to stdout.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
+
+use std::io::Write;
 
 use edge_import::Error as ImportError;
 
@@ -15,7 +17,8 @@ pub(crate) fn warn(line: impl std::fmt::Display) {
 
 /// A result, for whoever reads stdout.
 pub(crate) fn data(text: impl std::fmt::Display) {
-    println!("{text}");
+    // A reader who has seen enough closes the pipe: that is no error.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// What went wrong, what caused it, and what to do.

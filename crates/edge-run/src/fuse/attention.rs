@@ -32,8 +32,29 @@ pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {
         return None;
     }
     let inputs = [queries, keys, values].into_iter().chain(mask).collect();
-    let attributes = [("scale", Attribute::Float(scale)), ("k_transposed", Attribute::Int(1))];
+    let attributes =
+        [("scale", Attribute::Float(scale)), ("k_transposed", Attribute::Int(1)), ("heads_last", Attribute::Int(0))];
     Some(Found { gone, node: replacement(&EDGE_ATTENTION, node, inputs, attributes) })
+}
+
+/// An attention whose operands and result are transposed to put heads in front: it can take them as they are.
+pub(super) fn heads_last(view: &View<'_>, index: usize) -> Option<Found> {
+    let out = view.node(index, "Transpose").filter(|n| n.ints("perm") == Some(&[0, 2, 1, 3]))?;
+    let (attention_at, attention) = view.only_maker(out.inputs[0]?, "EdgeAttention")?;
+    let mut gone = vec![index, attention_at];
+    let mut inputs = Vec::new();
+    for (input, perm) in attention.inputs.iter().zip([[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]]) {
+        let (at, transpose) = view.only_maker((*input)?, "Transpose")?;
+        if transpose.ints("perm") != Some(&perm) {
+            return None;
+        }
+        gone.push(at);
+        inputs.push(transpose.inputs[0]?);
+    }
+    inputs.extend(attention.inputs.get(3).copied().flatten());
+    let scale = Attribute::Float(attention.float("scale", 1.0));
+    let attributes = [("scale", scale), ("k_transposed", Attribute::Int(0)), ("heads_last", Attribute::Int(1))];
+    Some(Found { gone, node: replacement(&EDGE_ATTENTION, out, inputs, attributes) })
 }
 
 /// `[1,1,s,t]` for scores `[b,h,s,t]`.

@@ -2,9 +2,9 @@
 
 use edge_ir::Attribute;
 
+use super::Found;
 use super::rows::{EDGE_CONV, EDGE_LINEAR};
 use super::view::{View, replacement};
-use super::Found;
 
 /// A dense convolution.
 pub(super) fn conv(view: &View<'_>, index: usize) -> Option<Found> {
@@ -13,8 +13,12 @@ pub(super) fn conv(view: &View<'_>, index: usize) -> Option<Found> {
     if !dense {
         return None;
     }
-    let keep = ["kernel_shape", "strides", "pads"].into_iter().filter_map(|k| node.attributes.get(k).map(|v| (k, v.clone())));
-    Some(Found { gone: vec![index], node: replacement(&EDGE_CONV, node, node.inputs.iter().copied().flatten().collect(), keep) })
+    let keep =
+        ["kernel_shape", "strides", "pads"].into_iter().filter_map(|k| node.attributes.get(k).map(|v| (k, v.clone())));
+    Some(Found {
+        gone: vec![index],
+        node: replacement(&EDGE_CONV, node, node.inputs.iter().copied().flatten().collect(), keep),
+    })
 }
 
 /// `x w^T + b`.

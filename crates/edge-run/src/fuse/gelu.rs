@@ -11,8 +11,7 @@ const NO_ATTRIBUTES: [(&str, Attribute); 0] = [];
 /// `0.5 * (x * (erf(x / sqrt 2) + 1))`.
 pub(super) fn gelu(view: &View<'_>, index: usize) -> Option<Found> {
     let half = view.node(index, "Mul")?;
-    let (product, number) = view.with_number(half).filter(|(_, n)| is(*n, 0.5))?;
-    let _ = number;
+    let (product, _) = view.with_number(half).filter(|(_, n)| is(*n, 0.5))?;
     let (product_at, product) = view.only_maker(product, "Mul")?;
     let (x, sum) = pair(product)?;
     let (sum_at, sum) = view.only_maker(sum, "Add")?;

@@ -33,6 +33,7 @@ const PATTERNS: &[Pattern] = &[
     norm::group_norm,
     norm::layer_norm,
     attention::attention,
+    attention::heads_last,
     gelu::gelu,
     gelu::geglu,
     silu::silu,

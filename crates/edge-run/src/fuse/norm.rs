@@ -37,7 +37,8 @@ pub(super) fn group_norm(view: &View<'_>, index: usize) -> Option<Found> {
 pub(super) fn group_norm_silu(view: &View<'_>, index: usize) -> Option<Found> {
     let silu = view.node(index, "EdgeSilu")?;
     let (at, norm) = view.only_maker(silu.inputs[0]?, "EdgeGroupNorm")?;
-    let mut node = replacement(&EDGE_GROUP_NORM, silu, norm.inputs.iter().copied().flatten().collect(), norm.attributes.clone());
+    let mut node =
+        replacement(&EDGE_GROUP_NORM, silu, norm.inputs.iter().copied().flatten().collect(), norm.attributes.clone());
     node.attributes.insert("silu", Attribute::Int(1));
     Some(Found { gone: vec![index, at], node })
 }

@@ -12,7 +12,11 @@ pub(super) static EDGE_CONV: Operator = Operator {
     domain: DOMAIN,
     since: 1,
     inputs: (2, 3),
-    attributes: &[("kernel_shape", Kind::Ints, Need::Required), ("strides", Kind::Ints, Need::Required), ("pads", Kind::Ints, Need::Required)],
+    attributes: &[
+        ("kernel_shape", Kind::Ints, Need::Required),
+        ("strides", Kind::Ints, Need::Required),
+        ("pads", Kind::Ints, Need::Required),
+    ],
     infer: |c| standard(c, "Conv"),
     macs: no_macs,
 };
@@ -35,11 +39,12 @@ pub(super) static EDGE_ATTENTION: Operator = Operator {
     domain: DOMAIN,
     since: 1,
     inputs: (3, 4),
-    attributes: &[("scale", Kind::Float, Need::Required), ("k_transposed", Kind::Int, Need::Required)],
-    infer: |c| {
-        let ([b, h, s, _], [_, _, _, d]) = (c.dims::<4>(0)?, c.dims::<4>(2)?);
-        Ok(vec![TensorType::new(c.same_dtype(4)?, [b, h, s, d])])
-    },
+    attributes: &[
+        ("scale", Kind::Float, Need::Required),
+        ("k_transposed", Kind::Int, Need::Required),
+        ("heads_last", Kind::Int, Need::Required),
+    ],
+    infer: |c| c.same_as_first(),
     macs: no_macs,
 };
 
@@ -48,7 +53,11 @@ pub(super) static EDGE_GROUP_NORM: Operator = Operator {
     domain: DOMAIN,
     since: 1,
     inputs: (3, 3),
-    attributes: &[("groups", Kind::Int, Need::Required), ("epsilon", Kind::Float, Need::Required), ("silu", Kind::Int, Need::Required)],
+    attributes: &[
+        ("groups", Kind::Int, Need::Required),
+        ("epsilon", Kind::Float, Need::Required),
+        ("silu", Kind::Int, Need::Required),
+    ],
     infer: |c| c.same_as_first(),
     macs: no_macs,
 };
@@ -81,7 +90,15 @@ pub(super) static EDGE_SILU: Operator = unary("EdgeSilu");
 pub(super) static EDGE_QUICK_GELU: Operator = unary("EdgeQuickGelu");
 
 const fn unary(name: &'static str) -> Operator {
-    Operator { name, domain: DOMAIN, since: 1, inputs: (1, 1), attributes: &[], infer: |c| c.same_as_first(), macs: no_macs }
+    Operator {
+        name,
+        domain: DOMAIN,
+        since: 1,
+        inputs: (1, 1),
+        attributes: &[],
+        infer: |c| c.same_as_first(),
+        macs: no_macs,
+    }
 }
 
 /// What the standard operator would give.

@@ -1,9 +1,9 @@
 //! `EdgeAttention`: `softmax(q * k^T * scale + mask) * v`, inputs q, k, v and, optionally, mask.
 //!
-//! Without `heads`, q is `[B, H, S, D]`, k and v are `[B, H, T, D]`, or k is `[B, H, D, T]` with
-//! `k_transposed = 1`. With `heads = H`, q is `[B, S, H * D]`, k and v are `[B, T, H * D]`: no
-//! transposition is needed around it. The mask, `[S, T]` with any number of leading ones, is added
-//! to the scores of every head. `scale` is 1 over the root of D by default.
+//! q is `[B, H, S, D]`, k and v are `[B, H, T, D]`, or k is `[B, H, D, T]` with `k_transposed = 1`. With
+//! `heads_last = 1`, q is `[B, S, H, D]`, k and v are `[B, T, H, D]`: no transposition is needed around it. The mask,
+//! `[S, T]` with any number of leading ones, is added to the scores of every head. `scale` is 1 over the root of D by
+//! default.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
@@ -19,8 +19,8 @@ pub(super) struct Attention {
     pub(super) scale: Option<f32>,
     /// Whether keys are `[B, H, D, T]`.
     pub(super) k_transposed: bool,
-    /// The number of heads, where tensors are of rank 3.
-    pub(super) heads: Option<usize>,
+    /// Whether heads follow the length.
+    pub(super) heads_last: bool,
 }
 
 /// Reads a node.
@@ -28,9 +28,9 @@ pub(super) fn build(_context: &ParsingContext, node: &NodeProto) -> Built {
     let attention = Attention {
         scale: node.get_attr_opt("scale")?,
         k_transposed: node.get_attr_opt::<i64>("k_transposed")?.unwrap_or(0) != 0,
-        heads: node.get_attr_opt::<usize>("heads")?.filter(|heads| *heads > 0),
+        heads_last: node.get_attr_opt::<i64>("heads_last")?.unwrap_or(0) != 0,
     };
-    ensure!(!(attention.k_transposed && attention.heads.is_some()), "`k_transposed` and `heads` exclude each other");
+    ensure!(!(attention.k_transposed && attention.heads_last), "`k_transposed` and `heads_last` exclude each other");
     built(attention)
 }
 
@@ -38,20 +38,16 @@ impl Attention {
     /// The shape of the attention.
     #[expect(clippy::cast_precision_loss, reason = "a head is at most some hundred wide")]
     fn attention_shape(&self, inputs: &[&[usize]]) -> TractResult<AttentionShape> {
-        let (batch, heads, queries, width) = match (self.heads, inputs[0]) {
-            (None, &[batch, heads, queries, width]) => (batch, heads, queries, width),
-            (Some(heads), &[batch, queries, width]) if width % heads == 0 => (batch, heads, queries, width / heads),
-            (_, q) => bail!("unexpected shape of the queries: {q:?}"),
-        };
-        let axis = if self.heads.is_some() { 1 } else { 2 };
+        let &[batch, a, b, width] = inputs[0] else { bail!("expected queries of rank 4, got {:?}", inputs[0]) };
+        let (queries, heads) = if self.heads_last { (a, b) } else { (b, a) };
+        let axis = if self.heads_last { 1 } else { 2 };
         let keys = *inputs[2].get(axis).context("values of too low a rank")?;
-        let (values, transposed, layout) = match self.heads {
-            Some(heads) => (vec![batch, keys, heads * width], None, Layout::HeadsLast),
-            None if self.k_transposed => {
-                let transposed = vec![batch, heads, width, keys];
-                (vec![batch, heads, keys, width], Some(transposed), Layout::KeysTransposed)
-            }
-            None => (vec![batch, heads, keys, width], None, Layout::HeadsFirst),
+        let (values, transposed, layout) = if self.heads_last {
+            ([batch, keys, heads, width], None, Layout::HeadsLast)
+        } else if self.k_transposed {
+            ([batch, heads, keys, width], Some([batch, heads, width, keys]), Layout::KeysTransposed)
+        } else {
+            ([batch, heads, keys, width], None, Layout::HeadsFirst)
         };
         ensure!(inputs[2] == values, "expected values {values:?}, got {:?}", inputs[2]);
         let expected = transposed.unwrap_or(values);
@@ -95,11 +91,11 @@ mod tests {
 
     #[test]
     fn a_mask_selects_the_value() {
-        let attention = Attention { scale: None, k_transposed: false, heads: Some(2) };
-        let ones = (vec![1, 2, 2], vec![1.0; 4]);
-        let v = (vec![1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]);
+        let attention = Attention { scale: None, k_transposed: false, heads_last: true };
+        let ones = (vec![1, 2, 2, 1], vec![1.0; 4]);
+        let v = (vec![1, 2, 2, 1], vec![1.0, 2.0, 3.0, 4.0]);
         let mask = (vec![1, 1, 2, 2], vec![0.0, f32::NEG_INFINITY, 0.0, 0.0]);
         let (shape, y) = run(attention, &[ones.clone(), ones, v, mask]);
-        assert_eq!((shape, y), (vec![1, 2, 2], vec![1.0, 2.0, 2.0, 3.0]));
+        assert_eq!((shape, y), (vec![1, 2, 2, 1], vec![1.0, 2.0, 2.0, 3.0]));
     }
 }

@@ -1,11 +1,12 @@
 //! `edgetool convert`: a checkpoint becomes a folder of ONNX files.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use edge_import::{Imported, Options, TimestepShape, WeightType};
 use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
+use edge_ir::{Checked, Graph};
 use edge_spec::{Component, MANIFEST_FILE, Manifest, SCHEMA, sha256};
 
 use crate::cli::{Convert, Dtype, Timestep, Weights};
@@ -77,10 +78,11 @@ fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMod
     Ok(used)
 }
 
-fn describe(name: &str, dir: &Path, graph: &edge_ir::Checked<edge_ir::Graph>) -> Result<Component> {
-    let model = dir.join(MODEL_FILE);
-    let file = edge_ir::MappedFile::open(&model)?;
-    Ok(layout::component(name, format!("{name}/{MODEL_FILE}"), sha256(file.bytes()), graph))
+fn describe(name: &str, dir: &Path, graph: &Checked<Graph>) -> Result<Component> {
+    let path = dir.join(MODEL_FILE);
+    let read = || format!("cannot read `{}`", path.display());
+    let hash = sha256(File::open(&path).with_context(read)?).with_context(read)?;
+    Ok(layout::component(name, format!("{name}/{MODEL_FILE}"), hash, graph))
 }
 
 fn warn_non_finite(component: &str, found: &[NonFinite]) {

@@ -34,7 +34,8 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
         seconds.push(started.elapsed().as_secs_f64());
     }
     let named: BTreeMap<String, Tensor> = session.outputs().iter().map(|(name, _)| name.clone()).zip(outputs).collect();
-    std::fs::write(staging.path(), tensors::encode(&named, &args.output)?).with_context(|| format!("cannot write `{}`", args.output.display()))?;
+    std::fs::write(staging.path(), tensors::encode(&named, &args.output)?)
+        .with_context(|| format!("cannot write `{}`", args.output.display()))?;
     staging.commit()?;
     if args.format == Format::Json {
         let peak = peak_rss_kib();
@@ -50,7 +51,11 @@ fn arrange(args: &Eval, wanted: &[(String, TensorType)], mut given: BTreeMap<Str
         .iter()
         .map(|(name, ty)| given.remove(name).with_context(|| format!("`{file}` has no tensor `{name}`, expected {ty}")))
         .collect::<Result<_>>()?;
-    anyhow::ensure!(given.is_empty(), "`{file}` has tensors that are no inputs: {}", given.into_keys().collect::<Vec<_>>().join(", "));
+    anyhow::ensure!(
+        given.is_empty(),
+        "`{file}` has tensors that are no inputs: {}",
+        given.into_keys().collect::<Vec<_>>().join(", ")
+    );
     Ok(inputs)
 }
 

@@ -55,7 +55,10 @@ fn draw(args: &Run, model: &Model) -> Result<(Vec<Picture>, Trace, Settings)> {
     let settings = settings(args, &pipeline, &request);
     let bar = progress_bar(args);
     let graphs = |name: &str| {
-        model.graph(name).map_err(|e| edge_run::Error::Graph { graph: args.model.display().to_string(), what: format!("{name}: {e:#}") })
+        model.graph(name).map_err(|e| edge_run::Error::Graph {
+            graph: args.model.display().to_string(),
+            what: format!("{name}: {e:#}"),
+        })
     };
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule };
     let drawn = sampler.draw(&request, &mut |what| bar.set_message(what.to_owned()))?;
@@ -79,7 +82,10 @@ fn request(args: &Run, pipeline: &Pipeline) -> Result<Request> {
         (Decoder::Taesd, Some(factor)) => ("taesd_decoder", factor),
         (Decoder::Taesd, None) => {
             let text = format!("`{}` has no tiny decoder", args.model.display());
-            return Err(report::with_hint(text, "put an AutoencoderTiny into a folder `taesd` of the checkpoint, or leave `--decoder` out"));
+            return Err(report::with_hint(
+                text,
+                "put an AutoencoderTiny into a folder `taesd` of the checkpoint, or leave `--decoder` out",
+            ));
         }
     };
     Ok(Request {
@@ -101,7 +107,9 @@ fn guidance(args: &Run, pipeline: &Pipeline) -> Result<Guidance> {
     };
     let scale = args.guidance.unwrap_or(EMBEDDED_GUIDANCE);
     if !TRAINED_GUIDANCE.contains(&scale) {
-        report::warn(format!("guidance {scale} is outside of what guidance embeddings are trained for, {TRAINED_GUIDANCE:?}"));
+        report::warn(format!(
+            "guidance {scale} is outside of what guidance embeddings are trained for, {TRAINED_GUIDANCE:?}"
+        ));
     }
     if !args.negative_prompt.is_empty() {
         report::warn("the model has a guidance embedding: the negative prompt is not used");
@@ -163,7 +171,9 @@ fn save(args: &Run, first: Staging, pictures: &[Picture], settings: &Settings) -
 
 fn numbered(path: &Path, index: usize) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = path.extension().map_or_else(|| format!("{stem}-{index}"), |e| format!("{stem}-{index}.{}", e.to_string_lossy()));
+    let name = path
+        .extension()
+        .map_or_else(|| format!("{stem}-{index}"), |e| format!("{stem}-{index}.{}", e.to_string_lossy()));
     path.with_file_name(name)
 }
 

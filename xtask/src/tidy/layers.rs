@@ -1,0 +1,183 @@
+//! What a crate may depend on.
+
+use super::tree::Tree;
+
+/// Each crate of the workspace and those that it may depend on.
+const CRATES: &[(&str, &[&str])] = &[
+    ("edge-ir", &[]),
+    ("edge-spec", &[]),
+    ("edge-lcm", &[]),
+    ("edge-import", &["edge-ir"]),
+    ("edge-run", &["edge-ir", "edge-lcm"]),
+    ("edgetool", &["edge-ir", "edge-spec", "edge-lcm", "edge-import", "edge-run"]),
+    ("xtask", &[]),
+];
+
+/// Outside crates, by the start of their names, and who may depend on them. A start ends in `-` if it is no whole name.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("anyhow", &["edgetool", "xtask"]),
+    ("clap", &["edgetool"]),
+    ("indicatif", &["edgetool"]),
+    ("png", &["edge-run"]),
+    ("prost", &["edge-ir"]),
+    ("prost-", &["xtask"]),
+    ("protox", &["xtask"]),
+    ("safetensors", &["edge-import", "edge-run", "edgetool"]),
+    ("tokenizers", &["edge-run"]),
+    ("tract-", &["edge-run"]),
+];
+
+/// Packages that open connections, or that only such packages need.
+const NETWORK: &[&str] = &[
+    "attohttpc",
+    "curl",
+    "h2",
+    "h3",
+    "hf-hub",
+    "hyper",
+    "isahc",
+    "minreq",
+    "native-tls",
+    "openssl",
+    "quinn",
+    "reqwest",
+    "rustls",
+    "socket2",
+    "surf",
+    "tokio",
+    "tungstenite",
+    "ureq",
+];
+
+/// Stages do not know one another.
+pub(super) fn directions(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, name, text) in manifests(tree) {
+        let Some((_, allowed)) = CRATES.iter().find(|(known, _)| *known == name) else {
+            problems.push(format!("{path}: `{name}` has no row in CRATES of xtask/src/tidy/layers.rs"));
+            continue;
+        };
+        let ours = dependencies(text).into_iter().filter(|(_, d)| CRATES.iter().any(|(known, _)| known == d));
+        for (line, dependency) in ours.filter(|(_, d)| !allowed.contains(&d.as_str())) {
+            problems.push(format!("{path}:{line}: `{name}` must not depend on `{dependency}`"));
+        }
+    }
+    problems
+}
+
+/// What one crate knows, the others do not.
+pub(super) fn owners(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, name, text) in manifests(tree) {
+        for (line, dependency) in dependencies(text) {
+            let fits = |start: &str| dependency == start || (start.ends_with('-') && dependency.starts_with(start));
+            let Some((_, allowed)) = OWNERS.iter().find(|(start, _)| fits(start)) else { continue };
+            if !allowed.contains(&name) {
+                let owners = allowed.join(", ");
+                problems.push(format!("{path}:{line}: `{name}` must not depend on `{dependency}`, only {owners} may"));
+            }
+        }
+    }
+    problems
+}
+
+/// Nothing can open a connection.
+pub(super) fn network(tree: &Tree) -> Vec<String> {
+    let lock = tree.text("Cargo.lock").unwrap_or_default();
+    let names = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    names.filter(|name| NETWORK.contains(name)).map(|name| format!("Cargo.lock: `{name}` opens connections")).collect()
+}
+
+/// A reader finds each crate.
+pub(super) fn described(tree: &Tree) -> Vec<String> {
+    let text = tree.text("ARCHITECTURE.md").unwrap_or_default();
+    let missing = manifests(tree).into_iter().filter(|(_, name, _)| !text.contains(&format!("`{name}`")));
+    missing.map(|(_, name, _)| format!("ARCHITECTURE.md: says nothing of `{name}`")).collect()
+}
+
+/// Path, package name and content of each crate's manifest.
+fn manifests(tree: &Tree) -> Vec<(&str, &str, &str)> {
+    let package = |(path, text)| {
+        let folder = str::strip_suffix(path, "/Cargo.toml")?;
+        Some((path, folder.rsplit('/').next().unwrap_or(folder), text))
+    };
+    tree.texts("Cargo.toml").filter_map(package).collect()
+}
+
+/// Line and name of each dependency: of the program, of its tests, of its build, of any target.
+fn dependencies(manifest: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for (index, line) in manifest.lines().enumerate() {
+        let line = line.trim();
+        if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            let (_, last) = section.split_once("dependencies").unwrap_or((section, "-"));
+            inside = last.is_empty();
+            if let Some(name) = last.strip_prefix('.') {
+                found.push((index + 1, name.to_owned()));
+            }
+        } else if inside && let Some((key, value)) = line.split_once('=') {
+            let renamed = value.split_once("package = \"").and_then(|(_, rest)| rest.split_once('"'));
+            let key = key.trim().split('.').next().unwrap_or_default();
+            found.push((index + 1, renamed.map_or(key, |(name, _)| name).to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_found_in_every_form() {
+        let text = "[dependencies]\na.workspace = true\nb = \"1\"\nc = { package = \"d\", version = \"1\" }\n\n[lints]\nx = 1\n[dev-dependencies.e]\npath = \"e\"\n[target.'cfg(unix)'.dependencies]\nf = \"1\"\n";
+        let names: Vec<_> = dependencies(text).into_iter().map(|(line, name)| format!("{line} {name}")).collect();
+        assert_eq!(names, ["2 a", "3 b", "4 d", "8 e", "11 f"]);
+    }
+
+    #[test]
+    fn a_dependency_upwards_is_named() {
+        let tree = Tree::of(&[
+            ("crates/edge-ir/Cargo.toml", "[dependencies]\nedge-run.workspace = true\n"),
+            ("crates/edge-run/Cargo.toml", "[dependencies]\nedge-ir.workspace = true\n"),
+            ("crates/edge-new/Cargo.toml", ""),
+        ]);
+        assert_eq!(
+            directions(&tree),
+            [
+                "crates/edge-ir/Cargo.toml:2: `edge-ir` must not depend on `edge-run`",
+                "crates/edge-new/Cargo.toml: `edge-new` has no row in CRATES of xtask/src/tidy/layers.rs",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_stolen_dependency_is_named() {
+        let tree = Tree::of(&[
+            ("crates/edge-ir/Cargo.toml", "[dependencies]\nprost = \"1\"\ntract-onnx = \"1\"\n"),
+            ("crates/edge-run/Cargo.toml", "[dependencies]\ntract-onnx = \"1\"\n"),
+            ("xtask/Cargo.toml", "[dependencies]\nprost-build = \"1\"\n"),
+        ]);
+        assert_eq!(
+            owners(&tree),
+            ["crates/edge-ir/Cargo.toml:3: `edge-ir` must not depend on `tract-onnx`, only edge-run may"]
+        );
+    }
+
+    #[test]
+    fn a_network_client_is_named() {
+        let tree = Tree::of(&[("Cargo.lock", "name = \"serde\"\nname = \"ureq\"\n")]);
+        assert_eq!(network(&tree), ["Cargo.lock: `ureq` opens connections"]);
+    }
+
+    #[test]
+    fn a_crate_without_description_is_named() {
+        let tree = Tree::of(&[
+            ("ARCHITECTURE.md", "`edge-ir` is the graph"),
+            ("crates/edge-ir/Cargo.toml", ""),
+            ("crates/edge-run/Cargo.toml", ""),
+        ]);
+        assert_eq!(described(&tree), ["ARCHITECTURE.md: says nothing of `edge-run`"]);
+    }
+}
