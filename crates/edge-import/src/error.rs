@@ -112,7 +112,7 @@ pub enum TensorProblem {
 
 impl Error {
     /// An [`Error::Field`].
-    pub(crate) fn field(path: &Path, field: &str, found: impl ToString, supported: impl Into<String>) -> Self {
+    pub(crate) fn field(path: &Path, field: &str, found: impl std::fmt::Display, supported: impl Into<String>) -> Self {
         Self::Field {
             path: path.to_owned(),
             field: field.to_owned(),

@@ -6,7 +6,7 @@ use edge_ir::{Checked, DType, Data, Executor, Graph, Tensor, TensorType, ValueId
 use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::prelude::tract_itertools::Itertools;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, IntoTensor, TVec, TractResult,
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, TVec, TractResult,
     TypedRunnableModel,
 };
 use tract_onnx::tract_hir::internal::IntoRunnable;
@@ -75,7 +75,7 @@ impl Session {
             .map(|t| Ok(to_value(&t.ty, &Data::owned(t.bytes.clone()))?.into_tvalue()))
             .collect::<TractResult<TVec<_>>>()?;
         let results = self.plan.run(values)?;
-        results.into_iter().zip(&self.outputs).map(|(value, (_, ty))| from_value(value.into_tensor(), ty)).collect()
+        results.into_iter().zip(&self.outputs).map(|(value, (_, ty))| from_value(&value, ty)).collect()
     }
 }
 
@@ -143,7 +143,7 @@ fn to_value(ty: &TensorType, data: &Data) -> TractResult<Value> {
     Ok(value)
 }
 
-fn from_value(value: Value, ty: &TensorType) -> TractResult<Tensor> {
+fn from_value(value: &Value, ty: &TensorType) -> TractResult<Tensor> {
     let plain = value.try_as_plain_ram()?;
     let bytes = plain.as_bytes().to_vec();
     let fits = value.shape() == ty.shape && bytes.len() as u64 == ty.bytes();

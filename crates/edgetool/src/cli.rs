@@ -67,7 +67,8 @@ pub(crate) struct Convert {
 
 const CONVERT_EXAMPLES: &str = "Examples:
   edgetool convert tests/fixtures/edgefusion -o edgefusion-onnx
-  edgetool convert tests/fixtures/edgefusion -o wide-onnx --height 128 --width 192 --opset 21";
+  edgetool convert tests/fixtures/edgefusion -o wide-onnx \\
+      --height 128 --width 192 --opset 21";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Weights {
@@ -151,7 +152,8 @@ pub(crate) struct Run {
 
 const RUN_EXAMPLES: &str = "Examples:
   edgetool run tests/fixtures/edgefusion --prompt \"a photo of a cat\" -o cat.png
-  edgetool run edgefusion-onnx --prompt \"a photo of a cat\" --steps 4 --seed 7 -o cat.png";
+  edgetool run edgefusion-onnx --prompt \"a photo of a cat\" \\
+      --steps 4 --seed 7 -o cat.png";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Decoder {
@@ -224,8 +226,10 @@ pub(crate) struct Eval {
 }
 
 const EVAL_EXAMPLES: &str = "Examples:
-  edgetool eval edgefusion-onnx/text_encoder/model.onnx -i ids.safetensors -o hidden.safetensors
-  edgetool eval edgefusion-onnx/text_encoder/model.onnx -i ids.safetensors -o hidden.safetensors --repeat 5 --format json";
+  edgetool eval edgefusion-onnx/text_encoder/model.onnx \\
+      -i ids.safetensors -o hidden.safetensors
+  edgetool eval edgefusion-onnx/text_encoder/model.onnx \\
+      -i ids.safetensors -o hidden.safetensors --repeat 5 --format json";
 
 fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);

@@ -100,7 +100,10 @@ fn parts_are_missing() {
     let remove = |name: &'static str| move |s: &Sandbox| fs::remove_dir_all(s.path(format!("broken/{name}"))).unwrap();
     check(remove("unet"), "`broken/unet/config.json` is not there: the checkpoint has no unet\n");
     check(remove("vae"), "`broken/vae/config.json` is not there: the checkpoint has no vae\n");
-    check(remove("text_encoder"), "`broken/text_encoder/config.json` is not there: the checkpoint has no text_encoder\n");
+    check(
+        remove("text_encoder"),
+        "`broken/text_encoder/config.json` is not there: the checkpoint has no text_encoder\n",
+    );
     check(
         remove("scheduler"),
         "`broken/scheduler/scheduler_config.json` is not there: the checkpoint has no scheduler\n",
@@ -240,9 +243,7 @@ fn shards_that_are_not_there() {
     // A shard is a file of the same folder, whatever is elsewhere.
     check(
         |s| shard(s, "../vae/diffusion_pytorch_model.safetensors"),
-        &format!(
-            "`broken/unet/../vae/diffusion_pytorch_model.safetensors` is not there: `{index}` names this shard\n"
-        ),
+        &format!("`broken/unet/../vae/diffusion_pytorch_model.safetensors` is not there: `{index}` names this shard\n"),
     );
     check(
         |s| {
@@ -301,7 +302,8 @@ fn tensors_that_do_not_fit() {
     );
     check(
         edit(|tensors| {
-            tensors.insert("surprise.weight".into(), Tensor { dtype: Dtype::F16, shape: vec![2, 3], bytes: vec![0; 12] });
+            tensors
+                .insert("surprise.weight".into(), Tensor { dtype: Dtype::F16, shape: vec![2, 3], bytes: vec![0; 12] });
             tensors.insert("another".into(), Tensor { dtype: Dtype::I64, shape: vec![], bytes: vec![0; 8] });
         }),
         &misfit("  left over `another` []\n  left over `surprise.weight` [2, 3]"),
@@ -367,7 +369,8 @@ fn schedulers_other_than_lcm() {
     };
     let args = ["run", "model", "--prompt", PROMPT, "--quiet", "-o", "p.png"];
     let lcm = [&args[..], &["--scheduler", "lcm"]].concat();
-    let said = |what: &str| format!("error: cannot run `model`\n  caused by: cannot use `{file}`\n  caused by: {what}\n");
+    let said =
+        |what: &str| format!("error: cannot run `model`\n  caused by: cannot use `{file}`\n  caused by: {what}\n");
     keep("PNDMScheduler");
     let hint = "`--scheduler lcm` samples with LCM on the same betas";
     sandbox.refuses(&args, &said(&format!("`_class_name`: expected `LCMScheduler`, got `PNDMScheduler`; {hint}")));
@@ -376,14 +379,18 @@ fn schedulers_other_than_lcm() {
     keep("FancyScheduler");
     sandbox.refuses(&args, &said(&format!("`_class_name`: expected `LCMScheduler`, got `FancyScheduler`; {hint}")));
     let refused = sandbox.refusal(&lcm);
-    assert!(refused.contains("`_class_name`: expected one of ") && refused.contains("got `FancyScheduler`"), "{refused}");
+    assert!(
+        refused.contains("`_class_name`: expected one of ") && refused.contains("got `FancyScheduler`"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn prompts_of_all_kinds() {
     let sandbox = Sandbox::new();
     let long = "cat ".repeat(200);
-    for prompt in ["", " ", "🐱👩‍👩‍👧‍👦 ‮evil", "a\tb\r\n\u{7}", "<|endoftext|>", "e\u{301}\u{fffd}\u{10ffff}"] {
+    for prompt in ["", " ", "🐱👩‍👩‍👧‍👦 ‮evil", "a\tb\r\n\u{7}", "<|endoftext|>", "e\u{301}\u{fffd}\u{10ffff}"]
+    {
         sandbox.ok(&["run", "tests/fixtures/sd2", "--prompt", prompt, "--quiet", "--steps", "1", "-o", "p.png"]);
         assert_eq!(common::read_png(&sandbox.path("p.png")).texts["prompt"], prompt);
     }
@@ -397,7 +404,8 @@ fn prompts_of_all_kinds() {
 #[test]
 fn sizes_that_are_no_multiple() {
     let sandbox = Sandbox::new();
-    let size = |what: &str, hint: &str| format!("  caused by: {what} is not a positive multiple of 8\n\nhint: {hint}\n");
+    let size =
+        |what: &str, hint: &str| format!("  caused by: {what} is not a positive multiple of 8\n\nhint: {hint}\n");
     let checkpoint = "tests/fixtures/sd15";
     sandbox.refuses(
         &["convert", checkpoint, "-o", "out", "--height", "65"],
@@ -428,10 +436,7 @@ fn arguments_out_of_range() {
     let sandbox = Sandbox::new();
     let run = ["run", "tests/fixtures/sd15", "--prompt", PROMPT, "-o", "p.png"];
     let convert = ["convert", "tests/fixtures/sd15", "-o", "out"];
-    for (args, expected) in [
-        (&convert, "--opset"),
-        (&convert, "--batch"),
-    ] {
+    for (args, expected) in [(&convert, "--opset"), (&convert, "--batch")] {
         for value in ["0", "99", "x", "-1"] {
             let said = sandbox.refusal(&[&args[..], &[expected, value]].concat());
             assert!(said.contains(expected), "{said}");

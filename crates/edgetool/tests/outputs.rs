@@ -25,7 +25,10 @@ fn a_folder_that_is_there_is_kept_without_force() {
     let expected = "error: `out` is already there\n\nhint: name another output, or replace it with `--force`\n";
     sandbox.refuses(&["convert", "tests/fixtures/sd2", "-o", "out"], expected);
     fs::write(sandbox.path("file"), "x").unwrap();
-    sandbox.refuses(&["convert", CHECKPOINT, "-o", "file"], &expected.replace("out", "file").replace("file put", "output"));
+    sandbox.refuses(
+        &["convert", CHECKPOINT, "-o", "file"],
+        &expected.replace("out", "file").replace("file put", "output"),
+    );
     std::os::unix::fs::symlink("nowhere", sandbox.path("link")).unwrap();
     sandbox.refusal(&["convert", CHECKPOINT, "-o", "link"]);
     assert_same_trees(&before, &sandbox.tree("out"));
@@ -75,9 +78,8 @@ fn places_that_cannot_be() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path("notes.txt"), "x").unwrap();
     for (parent, name) in [("notes.txt", "out"), ("nowhere", "out"), ("nowhere/deep", "out")] {
-        let expected = format!(
-            "error: `{parent}` is not a folder, so `{name}` cannot be made in it\n\nhint: create it first\n"
-        );
+        let expected =
+            format!("error: `{parent}` is not a folder, so `{name}` cannot be made in it\n\nhint: create it first\n");
         let output = format!("{parent}/{name}");
         sandbox.refuses(&["convert", CHECKPOINT, "-o", &output], &expected);
         sandbox.refuses(&[&DRAW[..], &[&output]].concat(), &expected);
@@ -123,7 +125,11 @@ fn files_that_cannot_grow() {
     for weights in ["copy", "inline"] {
         let ran = with_small_files(&sandbox, &["convert", "checkpoint", "-o", "out", "--weights", weights]);
         assert_eq!(ran.code, Some(2), "{weights}: {}", ran.stderr);
-        assert!(ran.stderr.starts_with("error: cannot convert `checkpoint`\n  caused by: cannot write `"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.starts_with("error: cannot convert `checkpoint`\n  caused by: cannot write `"),
+            "{}",
+            ran.stderr
+        );
     }
     let save = [&DRAW[..], &["p.png", "--save-tensors", "t.safetensors"]].concat();
     let ran = with_small_files(&sandbox, &save);
@@ -136,10 +142,16 @@ fn files_that_cannot_grow() {
 fn a_disk_that_is_full() {
     let sandbox = Sandbox::new();
     // A disk of its own, in a mount namespace of its own; the program's folder is the disk.
-    let script = "mount -t tmpfs -o size=300k tmpfs small && touch mounted && \"$0\" \"$@\"; code=$?; ls -A small; exit $code";
+    let script =
+        "mount -t tmpfs -o size=300k tmpfs small && touch mounted && \"$0\" \"$@\"; code=$?; ls -A small; exit $code";
     fs::create_dir(sandbox.path("small")).unwrap();
     for options in [["--weights", "copy"], ["--weights", "inline"]] {
-        let args = [&["--map-root-user", "--mount", "sh", "-c", script, EDGETOOL], ["convert", CHECKPOINT, "-o", "small/out"].as_slice(), &options].concat();
+        let args = [
+            &["--map-root-user", "--mount", "sh", "-c", script, EDGETOOL],
+            ["convert", CHECKPOINT, "-o", "small/out"].as_slice(),
+            &options,
+        ]
+        .concat();
         let output = sandbox.command("unshare", &args).output();
         if !sandbox.path("mounted").exists() {
             return skipped("this system does not let a test mount a disk");

@@ -13,7 +13,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// Outside crates, by the start of their names, and who may depend on them. A start ends in `-` if it is no whole name.
+/// Outside crates, by the start of their names, and who may depend on them, tests aside. A start ends in `-` if it is no whole name.
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["edgetool", "xtask"]),
     ("clap", &["edgetool"]),
@@ -57,8 +57,8 @@ pub(super) fn directions(tree: &Tree) -> Vec<String> {
             problems.push(format!("{path}: `{name}` has no row in CRATES of xtask/src/tidy/layers.rs"));
             continue;
         };
-        let ours = dependencies(text).into_iter().filter(|(_, d)| CRATES.iter().any(|(known, _)| known == d));
-        for (line, dependency) in ours.filter(|(_, d)| !allowed.contains(&d.as_str())) {
+        let ours = dependencies(text).into_iter().filter(|d| CRATES.iter().any(|(known, _)| *known == d.name));
+        for Dependency { line, name: dependency, .. } in ours.filter(|d| !allowed.contains(&d.name.as_str())) {
             problems.push(format!("{path}:{line}: `{name}` must not depend on `{dependency}`"));
         }
     }
@@ -69,7 +69,7 @@ pub(super) fn directions(tree: &Tree) -> Vec<String> {
 pub(super) fn owners(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for (path, name, text) in manifests(tree) {
-        for (line, dependency) in dependencies(text) {
+        for Dependency { line, name: dependency, .. } in dependencies(text).into_iter().filter(|d| !d.in_tests) {
             let fits = |start: &str| dependency == start || (start.ends_with('-') && dependency.starts_with(start));
             let Some((_, allowed)) = OWNERS.iter().find(|(start, _)| fits(start)) else { continue };
             if !allowed.contains(&name) {
@@ -104,22 +104,31 @@ fn manifests(tree: &Tree) -> Vec<(&str, &str, &str)> {
     tree.texts("Cargo.toml").filter_map(package).collect()
 }
 
-/// Line and name of each dependency: of the program, of its tests, of its build, of any target.
-fn dependencies(manifest: &str) -> Vec<(usize, String)> {
+/// A dependency of the program, of its tests or of its build, on any target.
+struct Dependency {
+    line: usize,
+    name: String,
+    in_tests: bool,
+}
+
+fn dependencies(manifest: &str) -> Vec<Dependency> {
     let mut found = Vec::new();
     let mut inside = false;
+    let mut in_tests = false;
     for (index, line) in manifest.lines().enumerate() {
-        let line = line.trim();
+        let (number, line) = (index + 1, line.trim());
         if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            let (_, last) = section.split_once("dependencies").unwrap_or((section, "-"));
+            let (kind, last) = section.split_once("dependencies").unwrap_or((section, "-"));
             inside = last.is_empty();
+            in_tests = kind.ends_with("dev-");
             if let Some(name) = last.strip_prefix('.') {
-                found.push((index + 1, name.to_owned()));
+                found.push(Dependency { line: number, name: name.to_owned(), in_tests });
             }
         } else if inside && let Some((key, value)) = line.split_once('=') {
             let renamed = value.split_once("package = \"").and_then(|(_, rest)| rest.split_once('"'));
             let key = key.trim().split('.').next().unwrap_or_default();
-            found.push((index + 1, renamed.map_or(key, |(name, _)| name).to_owned()));
+            let name = renamed.map_or(key, |(name, _)| name).to_owned();
+            found.push(Dependency { line: number, name, in_tests });
         }
     }
     found
@@ -132,8 +141,9 @@ mod tests {
     #[test]
     fn dependencies_are_found_in_every_form() {
         let text = "[dependencies]\na.workspace = true\nb = \"1\"\nc = { package = \"d\", version = \"1\" }\n\n[lints]\nx = 1\n[dev-dependencies.e]\npath = \"e\"\n[target.'cfg(unix)'.dependencies]\nf = \"1\"\n";
-        let names: Vec<_> = dependencies(text).into_iter().map(|(line, name)| format!("{line} {name}")).collect();
-        assert_eq!(names, ["2 a", "3 b", "4 d", "8 e", "11 f"]);
+        let names: Vec<_> =
+            dependencies(text).iter().map(|d| format!("{} {} {}", d.line, d.name, d.in_tests)).collect();
+        assert_eq!(names, ["2 a false", "3 b false", "4 d false", "8 e true", "11 f false"]);
     }
 
     #[test]
@@ -155,7 +165,10 @@ mod tests {
     #[test]
     fn a_stolen_dependency_is_named() {
         let tree = Tree::of(&[
-            ("crates/edge-ir/Cargo.toml", "[dependencies]\nprost = \"1\"\ntract-onnx = \"1\"\n"),
+            (
+                "crates/edge-ir/Cargo.toml",
+                "[dependencies]\nprost = \"1\"\ntract-onnx = \"1\"\n[dev-dependencies]\npng = \"1\"\n",
+            ),
             ("crates/edge-run/Cargo.toml", "[dependencies]\ntract-onnx = \"1\"\n"),
             ("xtask/Cargo.toml", "[dependencies]\nprost-build = \"1\"\n"),
         ]);

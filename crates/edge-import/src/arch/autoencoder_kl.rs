@@ -89,9 +89,9 @@ fn mid_block(net: &mut Net<'_>, name: &str, x: ValueId, config: &Kl, batch: usiz
         let attention =
             Attention { projections: ["to_q", "to_k", "to_v", "to_out.0"], bias: true, batch, heads: 1, mask: None };
         let h = net.group_norm(&format!("{name}.group_norm"), x, config.norm_num_groups, EPSILON)?;
-        let h = net.to_rows(&name, h)?;
+        let h = net.rows_of(&name, h)?;
         let h = net.attention(&name, h, h, &attention)?;
-        let h = net.to_image(&name, h, &shape)?;
+        let h = net.image_of(&name, h, &shape)?;
         x = net.add(&format!("{name}/Add"), h, x)?;
     }
     net.resnet(&format!("{name}.resnets.1"), x, spec)

@@ -67,7 +67,7 @@ impl ClipText {
             )?,
             layer_norm_eps: f.number("layer_norm_eps", 1e-5)?,
         };
-        if config.hidden_size % config.num_attention_heads != 0 {
+        if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(f.refuse(
                 "num_attention_heads",
                 config.num_attention_heads,

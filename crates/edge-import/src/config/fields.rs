@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
     }
 
     /// An error that names file and field.
-    pub(super) fn refuse(&self, key: &str, found: impl ToString, supported: impl Into<String>) -> Error {
+    pub(super) fn refuse(&self, key: &str, found: impl std::fmt::Display, supported: impl Into<String>) -> Error {
         Error::field(&self.document.path, key, found, supported)
     }
 

@@ -143,7 +143,7 @@ impl Unet {
                 return Err(f.refuse("norm_num_groups", self.norm_num_groups, format!("a divisor of {channels}")));
             }
         }
-        if self.block_out_channels[0] % 2 != 0 {
+        if !self.block_out_channels[0].is_multiple_of(2) {
             return Err(f.refuse(
                 "block_out_channels",
                 self.block_out_channels[0],

@@ -4,7 +4,7 @@
 //! came from, which are hard-linked beside the model (`link`): ONNX external data may point into any file.
 
 #[rustfmt::skip]
-#[expect(unreachable_pub, clippy::pedantic, clippy::use_self, reason = "generated")]
+#[expect(unreachable_pub, clippy::pedantic, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 
 mod encode;

@@ -101,7 +101,7 @@ impl Reader<'_> {
         for dim in tensor.shape.iter().flat_map(|s| &s.dim) {
             match dim.value {
                 Some(tensor_shape_proto::dimension::Value::DimValue(d)) if d > 0 => {
-                    shape.push(usize::try_from(d).unwrap_or(0))
+                    shape.push(usize::try_from(d).unwrap_or(0));
                 }
                 _ => return self.fail(format!("`{name}` has a dynamic or empty dimension, expected static shapes")),
             }

@@ -33,6 +33,7 @@ impl<K: Kernel> Eq for Operator<K> {}
 pub(super) type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// The kernel as tract's reader wants it.
+#[expect(clippy::unnecessary_wraps, reason = "the end of functions that can fail")]
 pub(super) fn built<K: Kernel>(kernel: K) -> Built {
     Ok((expand(Operator(kernel)), vec![]))
 }

@@ -106,24 +106,18 @@ fn mode_name(mode: WeightMode) -> &'static str {
 
 fn summary(args: &Convert, imported: &Imported, weights: WeightMode) -> String {
     let p = &imported.pipeline;
-    let mut lines = format!(
-        "converted `{}` to `{}`: {}x{} pixels, opset {}, weights {}\n",
-        args.source.display(),
-        args.output.display(),
-        p.height,
-        p.width,
-        args.opset,
-        mode_name(weights)
-    );
-    for (name, graph) in &imported.model.components {
-        let stats = edge_ir::stats(graph);
-        let (millions, nodes) = (report_millions(stats.parameters), graph.nodes.len());
-        lines += &format!("  {name:<14} {millions:>9} M parameters  {nodes:>5} nodes\n");
-    }
-    lines.trim_end().to_owned()
+    let (from, to, mode) = (args.source.display(), args.output.display(), mode_name(weights));
+    let head =
+        format!("converted `{from}` to `{to}`: {}x{} pixels, opset {}, weights {mode}", p.height, p.width, args.opset);
+    let line = |(name, graph): &(String, Checked<Graph>)| {
+        let parameters = millions(edge_ir::stats(graph).parameters);
+        format!("  {name:<14} {parameters:>9} M parameters  {:>5} nodes", graph.nodes.len())
+    };
+    let lines = imported.model.components.iter().map(line);
+    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown to two digits")]
-fn report_millions(count: u64) -> String {
+fn millions(count: u64) -> String {
     format!("{:.2}", count as f64 / 1e6)
 }

@@ -16,7 +16,9 @@ const SCHEMA: &str = "edgetool-inspect/v1";
 pub(crate) fn inspect(args: &Inspect) -> Result<()> {
     let graphs = graphs(args)?;
     if args.nodes {
-        graphs.iter().for_each(|(_, graph)| report::data(edge_ir::dump(graph).trim_end()));
+        for (_, graph) in &graphs {
+            report::data(edge_ir::dump(graph).trim_end());
+        }
         return Ok(());
     }
     match args.format {
@@ -45,7 +47,7 @@ fn text(name: &str, graph: &Graph) -> String {
     };
     let operators: Vec<String> = operators.iter().map(|(op, n)| format!("{op} {n}")).collect();
     let lines = [
-        format!("{name}"),
+        name.to_owned(),
         format!("  inputs       {}", ports(&graph.inputs)),
         format!("  outputs      {}", ports(&graph.outputs)),
         format!("  parameters   {} ({} of weights)", scaled(parameters, 1000.0, ""), scaled(weight_bytes, 1024.0, "B")),
@@ -82,6 +84,6 @@ fn scaled(count: u64, base: f64, unit: &str) -> String {
         number /= base;
         index += 1;
     }
-    let digits = if index == 0 || number >= 100.0 { 0 } else { 1 };
+    let digits = usize::from(index > 0 && number < 100.0);
     format!("{number:.digits$} {}{unit}", prefixes[index]).trim_end().to_owned()
 }

@@ -76,14 +76,14 @@ impl Net<'_> {
     }
 
     /// Pixels as rows: `[n,c,h,w]` gives `[n*h*w,c]`.
-    pub(crate) fn to_rows(&mut self, name: &str, x: ValueId) -> Result<ValueId, Error> {
+    pub(crate) fn rows_of(&mut self, name: &str, x: ValueId) -> Result<ValueId, Error> {
         let (pixels, channels) = (self.b.shape(x).iter().product::<usize>() / self.b.shape(x)[1], self.b.shape(x)[1]);
         let x = self.transpose(&format!("{name}/ToRows.Transpose"), x, [0, 2, 3, 1])?;
         self.reshape(&format!("{name}/ToRows.Reshape"), x, &[pixels, channels])
     }
 
-    /// Rows as pixels: the reverse of [`Net::to_rows`] for an image of this shape, but for its channels.
-    pub(crate) fn to_image(&mut self, name: &str, x: ValueId, image: &[usize]) -> Result<ValueId, Error> {
+    /// Rows as pixels: the reverse of [`Net::rows_of`] for an image of this shape, but for its channels.
+    pub(crate) fn image_of(&mut self, name: &str, x: ValueId, image: &[usize]) -> Result<ValueId, Error> {
         let channels = self.b.shape(x)[1];
         let x = self.reshape(&format!("{name}/ToImage.Reshape"), x, &[image[0], image[2], image[3], channels])?;
         self.transpose(&format!("{name}/ToImage.Transpose"), x, [0, 3, 1, 2])

@@ -25,7 +25,7 @@ pub(crate) fn build(config: &Unet, part: &Part, size: Size) -> Result<Checked<Gr
     let time = time::inputs(&mut net, config, size);
     let context =
         net.b.input("encoder_hidden_states", DType::Float32, &[size.batch, TOKENS, config.cross_attention_dim]);
-    let time = time::embedding(&mut net, config, time, size)?;
+    let time = time::embedding(&mut net, config, &time)?;
     let context =
         net.reshape("encoder_hidden_states/Reshape", context, &[size.batch * TOKENS, config.cross_attention_dim])?;
     let mut unet = Body { net, config, batch: size.batch, time, context, skips: Vec::new() };

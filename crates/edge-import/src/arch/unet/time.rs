@@ -26,7 +26,7 @@ pub(super) fn inputs(net: &mut Net<'_>, config: &Unet, size: Size) -> Inputs {
 }
 
 /// The embedding, activated as every ResNet wants it: `[1 or batch, 4 * channels]`.
-pub(super) fn embedding(net: &mut Net<'_>, config: &Unet, inputs: Inputs, _: Size) -> Result<ValueId, Error> {
+pub(super) fn embedding(net: &mut Net<'_>, config: &Unet, inputs: &Inputs) -> Result<ValueId, Error> {
     let channels = config.block_out_channels[0];
     let mut x = sinusoids(net, config, inputs.timestep)?;
     if let Some(guidance) = inputs.guidance {

@@ -19,11 +19,11 @@ impl Body<'_> {
         let h = self.net.group_norm(&format!("{name}.norm"), x, self.config.norm_num_groups, GROUP_NORM_EPSILON)?;
         let proj_in = format!("{name}.proj_in");
         let mut h = if linear {
-            let rows = self.net.to_rows(name, h)?;
+            let rows = self.net.rows_of(name, h)?;
             self.net.linear(&proj_in, rows, channels, true)?
         } else {
             let image = self.net.conv(&proj_in, h, channels, 1, 1, 0)?;
-            self.net.to_rows(name, image)?
+            self.net.rows_of(name, image)?
         };
         for index in 0..self.config.transformer_layers[level] {
             h = self.block(&format!("{name}.transformer_blocks.{index}"), h, self.config.heads[level])?;
@@ -31,9 +31,9 @@ impl Body<'_> {
         let proj_out = format!("{name}.proj_out");
         let h = if linear {
             let rows = self.net.linear(&proj_out, h, channels, true)?;
-            self.net.to_image(name, rows, &shape)?
+            self.net.image_of(name, rows, &shape)?
         } else {
-            let image = self.net.to_image(name, h, &shape)?;
+            let image = self.net.image_of(name, h, &shape)?;
             self.net.conv(&proj_out, image, channels, 1, 1, 0)?
         };
         self.net.add(&format!("{name}/Add"), h, x)
