@@ -25,8 +25,8 @@ pub(crate) fn say(line: impl Display) {
 
 /// Runs cargo in the workspace, under a heading that says how to do the same by hand.
 pub(crate) fn cargo(args: &str, environment: &[(&str, &str)]) -> Result<()> {
-    let settings: String = environment.iter().map(|(key, value)| format!("{key}=\"{value}\" ")).collect();
-    heading(format!("{settings}cargo {args}"));
+    let settings: Vec<String> = environment.iter().map(|(key, value)| format!("{key}=\"{value}\" ")).collect();
+    heading(format!("{}cargo {args}", settings.concat()));
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(args.split_whitespace()).envs(environment.iter().copied()).current_dir(root());

@@ -15,6 +15,7 @@ mod weights;
 use std::path::Path;
 
 use edge_ir::Model;
+use indexmap::IndexMap;
 
 pub use error::{Error, TensorProblem};
 pub use net::{Options, TimestepShape, WeightType};
@@ -69,22 +70,22 @@ pub fn import(path: &Path, config: Option<&Path>, options: Options) -> Result<Im
     let factor = vae.scale_factor();
     let size = net::Size::new(options, unet.sample_size, factor, &checkpoint.unet.config)?;
 
-    let mut components = vec![
-        ("text_encoder".to_owned(), arch::clip_text::build(&text, &checkpoint.text_encoder, size)?),
-        ("unet".to_owned(), arch::unet::build(&unet, &checkpoint.unet, size)?),
-    ];
+    let mut components = IndexMap::new();
+    let mut add = |name: &str, graph| components.insert(name.to_owned(), graph);
+    add("text_encoder", arch::clip_text::build(&text, &checkpoint.text_encoder, size)?);
+    add("unet", arch::unet::build(&unet, &checkpoint.unet, size)?);
     match &vae {
-        source::VaeConfig::Kl(kl) => components.extend(arch::autoencoder_kl::build(kl, &checkpoint.vae, size)?),
+        source::VaeConfig::Kl(kl) => {
+            let [decoder, encoder] = arch::autoencoder_kl::build(kl, &checkpoint.vae, size)?;
+            add("vae_decoder", decoder);
+            add("vae_encoder", encoder);
+        }
         source::VaeConfig::Tiny(tiny) => {
-            components.push((
-                "vae_decoder".to_owned(),
-                arch::autoencoder_tiny::build(tiny, "vae_decoder", &checkpoint.vae, size)?,
-            ));
+            add("vae_decoder", arch::autoencoder_tiny::build(tiny, "vae_decoder", &checkpoint.vae, size)?);
         }
     }
     if let (Some(tiny), Some(part)) = (&taesd, &checkpoint.taesd) {
-        components
-            .push(("taesd_decoder".to_owned(), arch::autoencoder_tiny::build(tiny, "taesd_decoder", part, size)?));
+        add("taesd_decoder", arch::autoencoder_tiny::build(tiny, "taesd_decoder", part, size)?);
     }
     let pipeline = Pipeline {
         height: size.height * factor,

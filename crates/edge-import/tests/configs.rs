@@ -171,11 +171,7 @@ fn unet_fields_that_are_not_implemented() {
             json!(["DownBlock2D", "AttnDownBlock2D"]),
             "is [\"DownBlock2D\",\"AttnDownBlock2D\"], supported: a list of CrossAttnDownBlock2D, DownBlock2D",
         ),
-        (
-            "up_block_types",
-            json!(["UpBlock2D"]),
-            "is a list of 1, supported: a list of 4, as block_out_channels is",
-        ),
+        ("up_block_types", json!(["UpBlock2D"]), "is a list of 1, supported: a list of 4, as block_out_channels is"),
         ("attention_head_dim", json!(5), "is 5, supported: a divisor of 16: it is the number of heads"),
         ("attention_head_dim", json!([4, 4]), "is [4, 4], supported: one number, or a list of 4"),
         ("norm_num_groups", json!(7), "is 7, supported: a divisor of 16"),
@@ -445,9 +441,8 @@ fn an_original_layout_file_with_or_without_what_training_leaves() {
         tensors.insert(name.into(), extra());
     }
     write_tensors(&file, &tensors);
-    let content = |imported: edge_import::Imported| {
-        imported.model.components.iter().map(|(_, g)| dump(g)).collect::<Vec<_>>()
-    };
+    let content =
+        |imported: edge_import::Imported| imported.model.components.iter().map(|(_, g)| dump(g)).collect::<Vec<_>>();
     let expected = content(import(&fixture("sd15"), None, options).unwrap());
     assert_eq!(content(import(&file, Some(&copy.root()), options).unwrap()), expected);
     for (name, component) in [

@@ -71,7 +71,7 @@ impl DType {
 
     /// How many bytes `elements` elements take, packed.
     pub fn bytes(self, elements: u64) -> u64 {
-        (elements * self.row().3).div_ceil(8)
+        elements.saturating_mul(self.row().3).div_ceil(8)
     }
 
     /// Whether the type is one of the floating-point types.

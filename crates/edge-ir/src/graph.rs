@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
+
 use crate::ops::Operator;
 use crate::{Checked, DType, Data};
 
 /// A set of named graphs that make up one model (`text_encoder`, `unet`, `vae_decoder`, ...), in the order of use.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// Component name and graph.
-    pub components: Vec<(String, Checked<Graph>)>,
-}
-
-impl Model {
-    /// The component with this name.
-    pub fn get(&self, name: &str) -> Option<&Checked<Graph>> {
-        self.components.iter().find(|(n, _)| n == name).map(|(_, g)| g)
-    }
+    /// The graphs by component name.
+    pub components: IndexMap<String, Checked<Graph>>,
 }
 
 /// The place of a [`Value`] in its graph.
@@ -38,9 +33,9 @@ impl TensorType {
         Self { dtype, shape: shape.into() }
     }
 
-    /// Number of elements.
+    /// Number of elements, 2^64 - 1 if there are more.
     pub fn elements(&self) -> u64 {
-        self.shape.iter().map(|d| *d as u64).product()
+        self.shape.iter().fold(1, |product: u64, d| product.saturating_mul(*d as u64))
     }
 
     /// Number of bytes, packed.

@@ -52,15 +52,28 @@ fn layer() -> impl Strategy<Value = Layer> {
         unary.prop_map(Layer::Unary),
         source().prop_map(Layer::Bias),
         (1..5_usize, 1..4_usize, 1..3_usize, 1..3_usize, any::<bool>(), source()).prop_map(
-            |(out, kernel, stride, dilation, bias, weights)| Layer::Conv { out, kernel, stride, dilation, bias, weights }
+            |(out, kernel, stride, dilation, bias, weights)| Layer::Conv {
+                out,
+                kernel,
+                stride,
+                dilation,
+                bias,
+                weights
+            }
         ),
-        (1..6_usize, any::<bool>(), source())
-            .prop_map(|(out, transposed, weights)| Layer::Gemm { out, transposed, weights }),
+        (1..6_usize, any::<bool>(), source()).prop_map(|(out, transposed, weights)| Layer::Gemm {
+            out,
+            transposed,
+            weights
+        }),
         (1..6_usize, source()).prop_map(|(out, weights)| Layer::MatMul { out, weights }),
         Just(Layer::Transpose),
         (-4..4_i64).prop_map(Layer::Softmax),
-        (any::<bool>(), 1e-7..1e-2_f32, source())
-            .prop_map(|(layer, epsilon, weights)| Layer::Norm { layer, epsilon, weights }),
+        (any::<bool>(), 1e-7..1e-2_f32, source()).prop_map(|(layer, epsilon, weights)| Layer::Norm {
+            layer,
+            epsilon,
+            weights
+        }),
         Just(Layer::SplitAndJoin),
         any::<bool>().prop_map(|by_scales| Layer::Resize { by_scales }),
         any::<bool>().prop_map(|both| Layer::Clip { both }),
@@ -160,7 +173,7 @@ impl Net {
             }
             Layer::Gemm { out, transposed, weights } => {
                 let rows = self.reshape(x, &[n * c * h, w]);
-                let weight = self.weight(*weights, if *transposed { &[*out, w] } else { &[w, *out] }.as_slice());
+                let weight = self.weight(*weights, &if *transposed { [*out, w] } else { [w, *out] });
                 let bias = self.weight(Source::Memory, &[*out]);
                 let attributes = [("transB", Attribute::Int((*transposed).into())), ("alpha", Attribute::Float(0.5))];
                 let y = self.node("Gemm", &[rows, weight, bias], &attributes);

@@ -1,8 +1,9 @@
 //! Everything that is said: talk goes to stderr, data to stdout.
 #![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
+use anyhow::{Context, Result};
 use edge_import::Error as ImportError;
 
 /// One line of talk.
@@ -16,9 +17,12 @@ pub(crate) fn warn(line: impl std::fmt::Display) {
 }
 
 /// A result, for whoever reads stdout.
-pub(crate) fn data(text: impl std::fmt::Display) {
-    // A reader who has seen enough closes the pipe: that is no error.
-    let _ = writeln!(std::io::stdout(), "{text}");
+pub(crate) fn data(text: impl std::fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        // A reader who has seen enough closes the pipe: that is no error.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to the standard output"),
+    }
 }
 
 /// What went wrong, what caused it, and what to do.

@@ -99,8 +99,8 @@ fn write_noise(sandbox: &Sandbox, golden: &Tensors) {
 
 /// The golden runs: steps and guidance.
 fn golden_runs(golden: &Tensors) -> Vec<(&str, &str)> {
-    let run = |key: &'_ String| key.strip_prefix("pipe.s")?.strip_suffix(".denoised")?.split_once(".g");
-    let found: Vec<_> = golden.keys().filter_map(run).collect();
+    let ends = golden.keys().filter_map(|key| key.strip_prefix("pipe.s")?.strip_suffix(".denoised"));
+    let found: Vec<_> = ends.filter_map(|end| end.split_once(".g")).collect();
     assert!(["1", "2", "4"].iter().all(|n| found.iter().any(|(steps, _)| steps == n)), "{found:?}");
     found
 }

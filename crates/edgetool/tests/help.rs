@@ -14,14 +14,15 @@ use serde_json::Value;
 /// In the order in which their examples build on each other.
 const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval"];
 
-/// The two examples that end a subcommand's help.
+/// The two examples that end a subcommand's help, as a terminal of 80 columns shows them.
 #[track_caller]
 fn examples(sandbox: &Sandbox, command: &str) -> [String; 2] {
-    let help = sandbox.ok(&[command, "--help"]);
-    assert_eq!(help.stderr, "");
+    let help = Ran::new(sandbox.command(EDGETOOL, &[command, "--help"]).env("COLUMNS", "80").output().unwrap());
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     let (_, end) = help.stdout.split_once("\nExamples:\n").expect("the help has examples");
-    let lines: Vec<_> = end.trim_end().lines().collect();
-    let [first, second] = lines[..] else { panic!("expected two lines of examples, got {lines:#?}") };
+    let whole = end.trim_end().replace("\\\n", "");
+    let lines: Vec<_> = whole.lines().collect();
+    let [first, second] = lines[..] else { panic!("expected two examples, got {lines:#?}") };
     [first, second].map(|line| {
         assert!(line.starts_with(&format!("  edgetool {command} ")), "`{line}`");
         line.trim_start().to_owned()

@@ -43,7 +43,7 @@ fn fault(command: &str, cli: &Cli, tree: &Tree) -> Option<String> {
             let arguments = options.iter().position(|w| *w == "--").map_or(&[][..], |at| &options[at + 1..]);
             if options.contains(&"xtask") { xtask_fault(arguments) } else { cli.fault(arguments) }
         }
-        ("python" | "python3", [script, arguments @ ..]) if script.ends_with(".py") => {
+        ("python" | "python3", [script, arguments @ ..]) if !script.starts_with('-') => {
             let Some(text) = tree.text(script) else { return Some(format!("there is no `{script}`")) };
             let unknown = flags(arguments).find(|flag| !text.contains(&format!("\"{flag}\"")));
             unknown.map(|flag| format!("`{script}` has no `{flag}`"))

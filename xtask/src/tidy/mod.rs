@@ -58,7 +58,9 @@ pub(crate) fn run() -> Result<()> {
 
 fn report(says: &str, problems: &[String]) -> usize {
     steps::say(format!("{} {says}", if problems.is_empty() { "ok  " } else { "FAIL" }));
-    problems.iter().for_each(|problem| steps::say(format!("     {problem}")));
+    for problem in problems {
+        steps::say(format!("     {problem}"));
+    }
     problems.len()
 }
 

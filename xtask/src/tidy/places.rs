@@ -62,7 +62,9 @@ pub(super) fn side_effects(tree: &Tree) -> Vec<String> {
 
 fn each_line(tree: &Tree, mut look: impl FnMut(&str, usize, &str)) {
     for (path, text) in tree.texts(".rs") {
-        code(path, text).into_iter().for_each(|(number, line)| look(path, number, line));
+        for (number, line) in code(path, text) {
+            look(path, number, line);
+        }
     }
 }
 

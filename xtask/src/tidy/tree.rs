@@ -5,13 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+/// Files above this are not read: no rule reads more than their size.
+const LARGEST_TEXT: u64 = 4 << 20;
+
 /// A file.
 pub(super) struct File {
     /// Path from the root, with `/`.
     pub(super) path: String,
     /// Size in bytes.
     pub(super) size: u64,
-    /// Content, if it is UTF-8.
+    /// Content, if it is UTF-8; of a large file, nothing.
     pub(super) text: Option<String>,
 }
 
@@ -75,8 +78,9 @@ impl Tree {
             if kind.is_dir() {
                 self.walk(&entry.path(), &format!("{path}/"), ignored)?;
             } else if kind.is_file() {
-                let bytes = fs::read(entry.path()).with_context(|| format!("cannot read {path}"))?;
-                let size = bytes.len() as u64;
+                let size = entry.metadata().with_context(cannot)?.len();
+                let bytes =
+                    if size > LARGEST_TEXT { Vec::new() } else { fs::read(entry.path()).with_context(cannot)? };
                 self.files.push(File { path, size, text: String::from_utf8(bytes).ok() });
             }
         }

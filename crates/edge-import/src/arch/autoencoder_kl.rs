@@ -15,12 +15,12 @@ use crate::source::Part;
 const EPSILON: f32 = 1e-6;
 
 /// Builds `vae_decoder` and `vae_encoder`.
-pub(crate) fn build(config: &Kl, part: &Part, size: Size) -> Result<[(String, Checked<Graph>); 2], Error> {
+pub(crate) fn build(config: &Kl, part: &Part, size: Size) -> Result<[Checked<Graph>; 2], Error> {
     let (decoder, mut used) = decoder(config, part, size)?;
     let (encoder, more) = encoder(config, part, size)?;
     used.extend(more);
     part.weights.check_all_used("vae", &used, &[])?;
-    Ok([("vae_decoder".to_owned(), decoder), ("vae_encoder".to_owned(), encoder)])
+    Ok([decoder, encoder])
 }
 
 type Built = (Checked<Graph>, std::collections::BTreeSet<String>);

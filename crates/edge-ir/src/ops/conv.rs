@@ -22,8 +22,9 @@ pub(super) fn infer(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
     let [n, channels, h, w] = c.dims::<4>(0)?;
     let [m, per_group, kh, kw] = c.dims::<4>(1)?;
     let group = usize::try_from(c.node.int("group", 1)).map_err(|e| e.to_string())?;
-    if per_group * group != channels {
-        return Err(format!("the weight reads {} channels, the input has {channels}", per_group * group));
+    let read = per_group.saturating_mul(group);
+    if read != channels {
+        return Err(format!("the weight reads {read} channels, the input has {channels}"));
     }
     if c.types.get(2).copied().flatten().is_some() && c.dims::<1>(2)? != [m] {
         return Err(format!("the bias must have shape [{m}], got {:?}", c.shape(2)?));
@@ -34,17 +35,21 @@ pub(super) fn infer(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
     }
     let (strides, pads, dilations) = (list(c, "strides", &[])?, list(c, "pads", &[])?, list(c, "dilations", &[1, 1])?);
     let ([sh, sw], [top, left, bottom, right], [dh, dw]) = (fixed(&strides)?, fixed(&pads)?, fixed(&dilations)?);
-    let h = extent(h + top + bottom, kh, sh, dh)?;
-    let w = extent(w + left + right, kw, sw, dw)?;
+    let h = extent([h, top, bottom], kh, sh, dh)?;
+    let w = extent([w, left, right], kw, sw, dw)?;
     Ok(vec![TensorType::new(dtype, [n, m, h, w])])
 }
 
-fn extent(padded: usize, kernel: usize, stride: usize, dilation: usize) -> Result<usize, String> {
-    let reach = dilation * (kernel - 1) + 1;
-    if stride == 0 || padded < reach {
-        return Err(format!("a kernel that spans {reach} with stride {stride} does not fit {padded} padded pixels"));
+/// Outputs along one side, from the image's size and its two pads. The sizes may come from a damaged file.
+fn extent(sizes: [usize; 3], kernel: usize, stride: usize, dilation: usize) -> Result<usize, String> {
+    let padded = sizes.iter().try_fold(0_usize, |sum, size| sum.checked_add(*size));
+    let reach = kernel.checked_sub(1).and_then(|gaps| gaps.checked_mul(dilation)?.checked_add(1));
+    match (padded, reach) {
+        (Some(padded), Some(reach)) if stride > 0 && padded >= reach => Ok((padded - reach) / stride + 1),
+        _ => Err(format!(
+            "a kernel of {kernel} with stride {stride} and dilation {dilation} does not fit {sizes:?}, pixels and pads"
+        )),
     }
-    Ok((padded - reach) / stride + 1)
 }
 
 fn list(c: &Context<'_>, name: &str, default: &[usize]) -> Result<Vec<usize>, String> {

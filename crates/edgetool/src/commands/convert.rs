@@ -109,7 +109,7 @@ fn summary(args: &Convert, imported: &Imported, weights: WeightMode) -> String {
     let (from, to, mode) = (args.source.display(), args.output.display(), mode_name(weights));
     let head =
         format!("converted `{from}` to `{to}`: {}x{} pixels, opset {}, weights {mode}", p.height, p.width, args.opset);
-    let line = |(name, graph): &(String, Checked<Graph>)| {
+    let line = |(name, graph): (&String, &Checked<Graph>)| {
         let parameters = millions(edge_ir::stats(graph).parameters);
         format!("  {name:<14} {parameters:>9} M parameters  {:>5} nodes", graph.nodes.len())
     };

@@ -39,7 +39,9 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
     staging.commit()?;
     if args.format == Format::Json {
         let peak = peak_rss_kib();
-        report::data(json!({"schema": SCHEMA, "load_seconds": load_seconds, "seconds": seconds, "peak_rss_kib": peak}));
+        report::data(
+            json!({"schema": SCHEMA, "load_seconds": load_seconds, "seconds": seconds, "peak_rss_kib": peak}),
+        )?;
     }
     Ok(())
 }

@@ -17,18 +17,17 @@ pub(crate) fn inspect(args: &Inspect) -> Result<()> {
     let graphs = graphs(args)?;
     if args.nodes {
         for (_, graph) in &graphs {
-            report::data(edge_ir::dump(graph).trim_end());
+            report::data(edge_ir::dump(graph).trim_end())?;
         }
         return Ok(());
     }
     match args.format {
-        Format::Text => graphs.iter().for_each(|(name, graph)| report::data(text(name, graph))),
+        Format::Text => graphs.iter().try_for_each(|(name, graph)| report::data(text(name, graph))),
         Format::Json => {
             let components: Vec<Value> = graphs.iter().map(|(name, graph)| object(name, graph)).collect();
-            report::data(serde_json::to_string_pretty(&json!({"schema": SCHEMA, "components": components}))?);
+            report::data(serde_json::to_string_pretty(&json!({"schema": SCHEMA, "components": components}))?)
         }
     }
-    Ok(())
 }
 
 fn graphs(args: &Inspect) -> Result<Vec<(String, Checked<Graph>)>> {

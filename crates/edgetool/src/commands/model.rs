@@ -33,7 +33,7 @@ impl Model {
     pub(crate) fn components(&self) -> Vec<String> {
         match self {
             Self::Converted { manifest, .. } => manifest.components.iter().map(|c| c.name.clone()).collect(),
-            Self::Checkpoint(imported) => imported.model.components.iter().map(|(n, _)| n.clone()).collect(),
+            Self::Checkpoint(imported) => imported.model.components.keys().cloned().collect(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Model {
                 Ok(edge_ir::onnx::read(&folder.join(&component.file))?)
             }
             Self::Checkpoint(imported) => {
-                let graph = imported.model.get(name);
+                let graph = imported.model.components.get(name);
                 Ok(graph.with_context(|| format!("`{}` has no {name}", imported.checkpoint.root.display()))?.clone())
             }
         }

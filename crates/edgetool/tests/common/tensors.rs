@@ -35,6 +35,10 @@ impl Tensor {
         self.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 
+    fn view(&self) -> TensorView<'_> {
+        TensorView::new(self.dtype, self.shape.clone(), &self.bytes).expect("a sound tensor")
+    }
+
     /// Part `index` along the first dimension, which stays with size 1.
     pub(crate) fn row(&self, index: usize) -> Self {
         let size = self.bytes.len() / self.shape[0];
@@ -53,11 +57,7 @@ pub(crate) fn read(path: &Path) -> Tensors {
 
 /// Writes a file.
 pub(crate) fn write(path: &Path, tensors: &Tensors) {
-    let view = |t| {
-        let Tensor { dtype, shape, bytes } = t;
-        TensorView::new(*dtype, shape.clone(), bytes).expect("a sound tensor")
-    };
-    let views: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), view(t))).collect();
+    let views: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.view())).collect();
     fs::write(path, safetensors::serialize(views, None).expect("safetensors")).expect("written");
 }
 
