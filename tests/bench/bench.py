@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time edgetool at full size beside cp, onnxruntime, OpenVINO and torch.
 
-    bench.py --work DIR [--edgetool target/release/edgetool] [--table docs/benchmark.md] [--check]
+    bench.py --work DIR [--edgetool target/release/edgetool] [--table docs/benchmarks.md] [--check]
 
 makes the `full` and `full-fp16` references in DIR if they are not there (about 2.2 GB and 1.1 GB,
 some CPU minutes each, 4 GB of memory), then measures in one run, taking turns:
@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT / "tests/parity"), str(ROOT / "tests/reference")]
 from components import component_rows  # noqa: E402
 from measure import Process, best, measure, median, settle  # noqa: E402
 from parity import quiet  # noqa: E402
+from report import write_after_marker  # noqa: E402
 
 VARIANTS = ["full", "full-fp16"]
 CONVERT_RSS_MIB = 300
@@ -81,7 +82,7 @@ def main() -> None:
     document = "\n".join(text)
     print(document)
     if args.table:
-        args.table.write_text(document)
+        write_after_marker(args.table, document)
     sys.exit(1 if over and args.check else 0)
 
 
@@ -195,7 +196,6 @@ def heading(args: argparse.Namespace) -> str:
         cpu = lines[0].split(":", 1)[1].strip() if lines else cpu
     versions = f"onnxruntime {onnxruntime.__version__}, OpenVINO {openvino.__version__}"
     return (
-        "# Benchmark\n\nMade by `tests/bench/bench.py`. Compare within one table only.\n\n"
         f"- {cpu}, {os.cpu_count()} cores; {args.rounds} rounds, taking turns\n"
         f"- {versions.split('-')[0]}, torch {torch.__version__}\n"
     )

@@ -21,9 +21,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HEAD = """# Parity with diffusers
-
-Worst relative L2 error of each variant against diffusers and transformers in float32, from
+HEAD = """Worst relative L2 error of each variant against diffusers and transformers in float32, from
 `tests/parity/parity.py`. `text_encoder` to `seed` are edgetool (tract); `image` is the picture in
 [0, 1] after a whole run of 1, 2 or 4 steps, `pipeline` everything on the way to it, `seed` a run
 from a seed instead of stored noise, `8-bit values` the share of PNG values that differ (by one).
@@ -50,7 +48,7 @@ def main() -> None:
     from cases import Cases
     from executors import Edgetool, OnnxRuntime, OpenVino
     from reference import TINY, VARIANTS, load_reference
-    from report import Report
+    from report import Report, write_after_marker
 
     quiet()
     names = args.variants or TINY
@@ -83,7 +81,7 @@ def main() -> None:
     table = report.table(notes)
     print(table)
     if args.table:
-        args.table.write_text(HEAD + table)
+        write_after_marker(args.table, HEAD + table)
     print(report.summary())
     sys.exit(1 if report.failed() else 0)
 

@@ -5,6 +5,17 @@ from __future__ import annotations
 import dataclasses
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+
+
+MARKER = "<!-- table -->"
+
+
+def write_after_marker(page: Path, text: str) -> None:
+    """Replaces what follows the marker line of a page; without a page, or a marker, writes all."""
+    before = page.read_text() if page.exists() else ""
+    head = before.split(MARKER)[0] + MARKER + "\n\n" if MARKER in before else ""
+    page.write_text(head + text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,9 +20,9 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// A copy of a fixture's checkpoint.
-struct Copy(TempDir);
+struct Changed(TempDir);
 
-impl Copy {
+impl Changed {
     fn of(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         copy_folder(&fixture(name), &dir.path().join("checkpoint"));
@@ -74,13 +74,10 @@ fn read_tensors(path: &Path) -> Tensors {
 }
 
 fn write_tensors(path: &Path, tensors: &Tensors) {
-    let view = |(dtype, shape, bytes): &'_ (Dtype, Vec<usize>, Vec<u8>)| {
-        // The view borrows from the map, not from the closure's argument.
-        (*dtype, shape.clone(), bytes.clone())
-    };
-    let owned: Vec<_> = tensors.iter().map(|(name, t)| (name, view(t))).collect();
-    let views: Vec<_> =
-        owned.iter().map(|(name, (d, s, b))| (name.as_str(), TensorView::new(*d, s.clone(), b).unwrap())).collect();
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()))
+        .collect();
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -98,8 +95,8 @@ fn graphs(path: &Path, options: Options) -> Graphs {
 
 /// A changed copy of a fixture gives the same graphs as the fixture.
 #[track_caller]
-fn same(name: &str, change: impl FnOnce(&Copy)) {
-    let copy = Copy::of(name);
+fn same(name: &str, change: impl FnOnce(&Changed)) {
+    let copy = Changed::of(name);
     change(&copy);
     let (found, expected) = (graphs(&copy.root(), Options::default()), graphs(&fixture(name), Options::default()));
     assert_eq!(found.len(), 5);
@@ -109,7 +106,7 @@ fn same(name: &str, change: impl FnOnce(&Copy)) {
 /// One field of sd15's configurations, changed, is refused with these words.
 #[track_caller]
 fn check(component: &str, field: &str, value: Value, expected: &str) {
-    let copy = Copy::of("sd15");
+    let copy = Changed::of("sd15");
     let file = format!("{component}/config.json");
     copy.edit(&file, |fields| drop(fields.insert(field.to_owned(), value)));
     let error = import(&copy.root(), None, Options::default()).expect_err(field);
@@ -242,7 +239,7 @@ fn fields_without_effect_have_none() {
         ("text_encoder", "eos_token_id", json!(2)),
         ("taesd", "num_encoder_blocks", json!([9])),
     ] {
-        let change = |c: &Copy| {
+        let change = |c: &Changed| {
             c.edit(&format!("{component}/config.json"), |fields| drop(fields.insert(field.to_owned(), value)));
         };
         same("sd15", change);
@@ -365,7 +362,7 @@ fn the_tiny_decoder_has_any_name() {
 fn weights_of_any_width_are_the_same_numbers() {
     let options = Options { weights: WeightType::Float32, ..Options::default() };
     for name in ["sd15", "sd2"] {
-        let copy = Copy::of(name);
+        let copy = Changed::of(name);
         for file in [UNET, VAE, TEXT, "taesd/diffusion_pytorch_model.safetensors"] {
             copy.edit_tensors(file, |tensors| {
                 for (dtype, _, bytes) in tensors.values_mut() {
@@ -386,7 +383,7 @@ fn weights_of_any_width_are_the_same_numbers() {
 }
 
 /// Moves a checkpoint into the layout of the Hugging Face cache, as one snapshot of links into `blobs`.
-fn into_cache(copy: &Copy) -> PathBuf {
+fn into_cache(copy: &Changed) -> PathBuf {
     let entry = copy.0.path().join("models--someone--something");
     let snapshot = entry.join("snapshots/0123abcd");
     fs::create_dir_all(entry.join("blobs")).unwrap();
@@ -415,7 +412,7 @@ fn link_files(from: &Path, to: &Path, blobs_from_here: &str, blobs: &Path) {
 #[test]
 fn an_entry_of_the_hugging_face_cache() {
     for name in ["edgefusion", "sd15", "sd2"] {
-        let copy = Copy::of(name);
+        let copy = Changed::of(name);
         let entry = into_cache(&copy);
         let expected = graphs(&fixture(name), Options::default());
         let snapshot = entry.join("snapshots/0123abcd");
@@ -433,7 +430,7 @@ fn an_entry_of_the_hugging_face_cache() {
 #[test]
 fn an_original_layout_file_with_or_without_what_training_leaves() {
     let options = Options::default();
-    let copy = Copy::of("sd15");
+    let copy = Changed::of("sd15");
     let file = copy.0.path().join("single.safetensors");
     let mut tensors = read_tensors(&fixture("sd15/single_file.safetensors"));
     let extra = || (Dtype::F32, vec![2], vec![0; 8]);

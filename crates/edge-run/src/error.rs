@@ -25,6 +25,22 @@ pub enum Error {
         /// The missing thing.
         what: String,
     },
+    /// A graph asks for something that the pipeline does not have.
+    #[error("`{graph}` has the input `{input}`, which the pipeline does not feed")]
+    Input {
+        /// The graph's name.
+        graph: String,
+        /// The input's name.
+        input: String,
+    },
+    /// The noise that was given does not last.
+    #[error("the noise given ends early: the latents and each step but the last take {expected} numbers, got {got}")]
+    Noise {
+        /// Numbers of one latent.
+        expected: usize,
+        /// Numbers left.
+        got: usize,
+    },
     /// A tensor file cannot be used.
     #[error("`{}`: {reason}", path.display())]
     Tensors {

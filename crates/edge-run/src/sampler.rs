@@ -192,12 +192,7 @@ fn predict(
                 ),
                 "encoder_hidden_states" => context.clone(),
                 "timestep_cond" => Tensor::f32s(ty.shape.clone(), &condition(guidance, ty.shape[0])),
-                other => {
-                    return Err(Error::Graph {
-                        graph: unet.name().into(),
-                        what: format!("use for its input `{other}` in this pipeline"),
-                    });
-                }
+                other => return Err(Error::Input { graph: unet.name().into(), input: other.to_owned() }),
             });
         }
         predictions.push(only(run(unet, &inputs)?, unet)?.to_f32s());
@@ -244,11 +239,12 @@ impl<'a> NoiseSource<'a> {
         match self {
             Self::Generator { torch, size } => Ok(torch.randn(*size)),
             Self::Given { parts, size } => {
-                let part = parts.next().filter(|p| p.len() == *size);
-                part.map(<[f32]>::to_vec).ok_or_else(|| Error::Graph {
-                    graph: "unet".into(),
-                    what: format!("noise left: each step but the last takes {size} numbers"),
-                })
+                let part = parts.next().unwrap_or_default();
+                if part.len() == *size {
+                    Ok(part.to_vec())
+                } else {
+                    Err(Error::Noise { expected: *size, got: part.len() })
+                }
             }
         }
     }

@@ -101,7 +101,7 @@ fn json_is_one_object_with_a_schema() {
     let unet = object(&["inspect", "onnx/unet/model.onnx"]);
     assert_eq!(unet["components"][0], from_checkpoint["components"][1]);
     let inputs: Vec<_> = unet["components"][0]["inputs"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
-    assert_eq!(inputs, ["sample", "timestep", "encoder_hidden_states", "timestep_cond"]);
+    assert_eq!(inputs, ["sample", "timestep", "timestep_cond", "encoder_hidden_states"]);
 
     let golden = tensors::read(&fixtures().join("edgefusion/golden.safetensors"));
     let ids = Tensors::from([("input_ids".to_owned(), golden["pipe.ids"].clone())]);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use edge_import::Options;
+use edge_ir::{DType, TensorType};
 use edge_lcm::{Schedule, SchedulerConfig, StepRequest};
 use edge_run::picture::{Picture, write_png};
 use edge_run::tokenizer::Tokenizer;
@@ -92,7 +93,7 @@ fn request(args: &Run, pipeline: &Pipeline) -> Result<Request> {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         guidance: guidance(args, pipeline)?,
-        noise: noise(args)?,
+        noise: noise(args, pipeline)?,
         decoder,
         scaling_factor,
     })
@@ -117,12 +118,22 @@ fn guidance(args: &Run, pipeline: &Pipeline) -> Result<Guidance> {
     Ok(Guidance::Embedding { scale, width })
 }
 
-fn noise(args: &Run) -> Result<Noise> {
+fn noise(args: &Run, pipeline: &Pipeline) -> Result<Noise> {
     let Some(path) = &args.latents else { return Ok(Noise::Seed(args.seed)) };
     let mut file = tensors::read(path)?;
-    let mut take = |key: &str| file.remove(key).map(|t| t.to_f32s());
-    let latent = take("latent").with_context(|| format!("`{}` has no tensor `latent`", path.display()))?;
-    Ok(Noise::Given { latent, noise: take("noise").unwrap_or_default() })
+    let factor = pipeline.vae_scale_factor;
+    let shape = [pipeline.batch, pipeline.latent_channels, pipeline.height / factor, pipeline.width / factor];
+    let expected = TensorType::new(DType::Float32, shape);
+    let shown = path.display();
+    let latent =
+        file.remove("latent").with_context(|| format!("`{shown}` has no tensor `latent`, expected {expected}"))?;
+    ensure!(latent.ty == expected, "`{shown}`: `latent` is {}, expected {expected}", latent.ty);
+    let Some(noise) = file.remove("noise") else {
+        return Ok(Noise::Given { latent: latent.to_f32s(), noise: Vec::new() });
+    };
+    let fits = noise.ty.dtype == DType::Float32 && noise.ty.shape.get(1..) == Some(&expected.shape[..]);
+    ensure!(fits, "`{shown}`: `noise` is {}, expected a {expected} for each step but the last, stacked", noise.ty);
+    Ok(Noise::Given { latent: latent.to_f32s(), noise: noise.to_f32s() })
 }
 
 /// What a reader of the picture needs to draw it again.
