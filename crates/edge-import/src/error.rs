@@ -51,7 +51,7 @@ pub enum Error {
         reason: String,
     },
     /// Tensors are missing, left over, or of the wrong shape or type.
-    #[error("`{}` does not fit {component}'s configuration: {}", path.display(), list(problems))]
+    #[error("`{}` does not fit {component}'s configuration:{}", path.display(), list(problems))]
     Tensors {
         /// The component.
         component: String,

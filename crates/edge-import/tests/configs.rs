@@ -452,7 +452,7 @@ fn an_original_layout_file_with_or_without_what_training_leaves() {
         more.insert(name.into(), extra());
         write_tensors(&file, &more);
         let error = import(&file, Some(&copy.root()), options).expect_err(name).to_string();
-        let expected = format!("does not fit {component}'s configuration: \n  left over `{name}` [2]");
+        let expected = format!("does not fit {component}'s configuration:\n  left over `{name}` [2]");
         assert!(error.ends_with(&expected), "{error}");
     }
 }

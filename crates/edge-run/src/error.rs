@@ -17,6 +17,14 @@ pub enum Error {
         /// What tract says.
         reason: String,
     },
+    /// A component of the model cannot be opened.
+    #[error("cannot open the {name}")]
+    Component {
+        /// The component.
+        name: String,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A graph lacks an input or output that the pipeline needs.
     #[error("`{graph}` has no {what}")]
     Graph {

@@ -53,7 +53,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         ImportError::Tensors { .. } => Some("are the weights and `config.json` from the same model?".into()),
         ImportError::Safetensors { .. } => Some("copy or download the file again".into()),
         ImportError::Size { factor, found, .. } => {
-            Some(format!("{} is the nearest size below, {} the nearest above", found / factor * factor, (found / factor + 1) * factor))
+            let (below, above) = (found / factor * factor, (found / factor + 1) * factor);
+            let nearest = if below == 0 { String::new() } else { format!("{below} is the nearest size below, ") };
+            Some(format!("{nearest}{above} the nearest above"))
         }
         _ => None,
     })

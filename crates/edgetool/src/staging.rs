@@ -72,7 +72,9 @@ impl Staging {
         let rename = |from: &Path, to: &Path| {
             fs::rename(from, to).with_context(|| format!("cannot rename to `{}`", to.display()))
         };
-        let old = self.temporary.with_extension("old");
+        let mut old = self.temporary.clone().into_os_string();
+        old.push(".old");
+        let old = PathBuf::from(old);
         if self.target.is_dir() {
             rename(&self.target, &old)?;
             if let Err(error) = rename(&self.temporary, &self.target) {

@@ -280,7 +280,7 @@ fn weights_of_another_type() {
                 });
             },
             &format!(
-                "`{UNET}` does not fit unet's configuration: \n  `conv_in.bias` has type {dtype:?}, expected F32, F16 or \
+                "`{UNET}` does not fit unet's configuration:\n  `conv_in.bias` has type {dtype:?}, expected F32, F16 or \
                  BF16\n  `conv_out.bias` has type {dtype:?}, expected F32, F16 or BF16{MISFIT}"
             ),
         );
@@ -289,7 +289,7 @@ fn weights_of_another_type() {
 
 #[test]
 fn tensors_that_do_not_fit() {
-    let misfit = |problems: &str| format!("`{UNET}` does not fit unet's configuration: \n{problems}{MISFIT}");
+    let misfit = |problems: &str| format!("`{UNET}` does not fit unet's configuration:\n{problems}{MISFIT}");
     let edit = |edit: fn(&mut Tensors)| move |s: &Sandbox| s.edit_tensors(UNET, edit);
     check(
         edit(|tensors| {
@@ -458,20 +458,25 @@ fn arguments_out_of_range() {
 #[test]
 fn noise_that_does_not_fit() {
     let sandbox = Sandbox::new();
-    let given = |latent: usize, noise: usize| {
-        let tensor = |n: usize| Tensor::f32s(&[n], &vec![0.5; n]);
+    let given = |latent: &[usize], noise: &[usize]| {
+        let tensor = |shape: &[usize]| Tensor::f32s(shape, &vec![0.5; shape.iter().product()]);
         let tensors = [("latent".to_owned(), tensor(latent)), ("noise".to_owned(), tensor(noise))];
         tensors::write(&sandbox.path("noise.safetensors"), &Tensors::from(tensors));
     };
     let args = ["run", "tests/fixtures/sd15", "--prompt", PROMPT, "-o", "p.png", "--quiet", "--latents"];
     let args = [&args[..], &["noise.safetensors"]].concat();
-    let expected = "error: cannot run `tests/fixtures/sd15`\n  caused by: `unet` has no noise left: each step but the \
-                    last takes 256 numbers\n";
-    given(256, 0);
-    sandbox.refuses(&args, expected);
-    given(255, 256);
-    sandbox.refuses(&args, expected);
-    given(256, 256);
+    let refused = |cause: &str| {
+        sandbox.refuses(&args, &format!("error: cannot run `tests/fixtures/sd15`\n  caused by: {cause}\n"));
+    };
+    given(&[1, 4, 8, 8], &[0, 1, 4, 8, 8]);
+    refused("the noise given ends early: the latents and each step but the last take 256 numbers, got 0");
+    given(&[1, 4, 8, 7], &[1, 1, 4, 8, 8]);
+    refused("`noise.safetensors`: `latent` is float32[1, 4, 8, 7], expected float32[1, 4, 8, 8]");
+    given(&[1, 4, 8, 8], &[256]);
+    refused(
+        "`noise.safetensors`: `noise` is float32[256], expected a float32[1, 4, 8, 8] for each step but the last, stacked",
+    );
+    given(&[1, 4, 8, 8], &[1, 1, 4, 8, 8]);
     sandbox.ok(&args);
 }
 

@@ -15,7 +15,7 @@ const CHECKPOINT: &str = "tests/fixtures/sd15";
 const DRAW: [&str; 8] = ["run", CHECKPOINT, "--prompt", PROMPT, "--steps", "1", "--quiet", "-o"];
 
 /// Longest wait for something that takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_folder_that_is_there_is_kept_without_force() {

@@ -41,7 +41,7 @@ fn infer(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
 fn whole(size: usize, scale: f32) -> Result<usize, String> {
     (1..=16_u16)
         .find(|n| f32::from(*n).to_bits() == scale.to_bits())
-        .map(|n| size * usize::from(n))
+        .map(|n| size.saturating_mul(usize::from(n)))
         .ok_or_else(|| format!("a scale must be a whole number up to 16, got {scale}"))
 }
 

@@ -83,7 +83,7 @@ fn concat(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
         if !alike {
             return Err(format!("{other:?} cannot be joined to {shape:?} along axis {axis}"));
         }
-        shape[axis] += other[axis];
+        shape[axis] = shape[axis].saturating_add(other[axis]);
     }
     Ok(vec![TensorType::new(dtype, shape)])
 }
@@ -92,7 +92,7 @@ fn split(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
     let shape = c.shape(0)?;
     let axis = axis(c.node.int("axis", 0), shape.len())?;
     let sizes = c.constant_ints(1)?;
-    if usize::try_from(sizes.iter().sum::<i64>()) != Ok(shape[axis]) {
+    if usize::try_from(sizes.iter().fold(0_i64, |sum, size| sum.saturating_add(*size))) != Ok(shape[axis]) {
         return Err(format!("the parts {sizes:?} do not add up to {}", shape[axis]));
     }
     let part = |size: i64| {

@@ -88,7 +88,11 @@ fn describe(name: &str, dir: &Path, graph: &Checked<Graph>) -> Result<Component>
 fn warn_non_finite(component: &str, found: &[NonFinite]) {
     let total: u64 = found.iter().map(|f| f.count).sum();
     if let Some(first) = found.first() {
-        let more = if found.len() > 1 { format!(" and {} other tensors", found.len() - 1) } else { String::new() };
+        let more = match found.len() - 1 {
+            0 => String::new(),
+            1 => " and one other tensor".to_owned(),
+            n => format!(" and {n} other tensors"),
+        };
         report::warn(format!(
             "{total} weights of {component} are NaN or infinite, in `{}`{more}: the model is damaged",
             first.tensor

@@ -56,10 +56,7 @@ fn draw(args: &Run, model: &Model) -> Result<(Vec<Picture>, Trace, Settings)> {
     let settings = settings(args, &pipeline, &request);
     let bar = progress_bar(args);
     let graphs = |name: &str| {
-        model.graph(name).map_err(|e| edge_run::Error::Graph {
-            graph: args.model.display().to_string(),
-            what: format!("{name}: {e:#}"),
-        })
+        model.graph(name).map_err(|source| edge_run::Error::Component { name: name.to_owned(), source: source.into() })
     };
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule };
     let drawn = sampler.draw(&request, &mut |what| bar.set_message(what.to_owned()))?;
