@@ -1,7 +1,7 @@
 //! A trained checkpoint on disk becomes a float [`Model`].
 //!
-//! A diffusers folder, a Hugging Face cache entry or an original-layout single file is opened ([`source`]), its
-//! configurations are read strictly ([`config`]), and the graphs are built from them ([`arch`]), one file an
+//! A diffusers folder, a Hugging Face cache entry or an original-layout single file is opened (`source`), its
+//! configurations are read strictly ([`config`]), and the graphs are built from them (`arch`), one file an
 //! architecture. Weights stay where they are: the graphs hold views into the mapped files.
 
 mod arch;

@@ -1,7 +1,7 @@
 //! Runs models: a graph on tract ([`Session`]), and a prompt to a picture ([`Sampler`]).
 //!
 //! The only crate that knows tract, the tokenizer library and PNG. Before a graph runs, groups of its operators are
-//! replaced by operators of this crate ([`fuse`]) whose kernels ([`kernels`]) use every core and hold no large
+//! replaced by operators of this crate (`fuse`) whose kernels (`kernels`) use every core and hold no large
 //! intermediate results; the numbers stay the same to rounding.
 
 mod error;
