@@ -81,11 +81,11 @@ fn cumprod(betas: &[f32]) -> Vec<f32> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a schedule has at most a million timesteps")]
-fn to_f64(count: usize) -> f64 {
+pub(crate) fn to_f64(count: usize) -> f64 {
     count as f64
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the tables are `f32`")]
-fn to_f32(x: f64) -> f32 {
+pub(crate) fn to_f32(x: f64) -> f32 {
     x as f32
 }

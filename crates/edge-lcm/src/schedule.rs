@@ -3,7 +3,7 @@
 //! Source: `LCMScheduler.set_timesteps` and `get_scalings_for_boundary_condition_discrete` in diffusers'
 //! `schedulers/scheduling_lcm.py`.
 
-use crate::betas::alphas_cumprod;
+use crate::betas::{alphas_cumprod, to_f32, to_f64};
 use crate::{Error, PredictionType, SchedulerConfig};
 
 /// Which timesteps to sample at; the arguments of `set_timesteps`.
@@ -261,14 +261,4 @@ fn share(count: usize, strength: f64) -> usize {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "callers pass small positive numbers")]
 fn floor(x: f64) -> usize {
     x as usize
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a schedule has at most a million timesteps")]
-fn to_f64(count: usize) -> f64 {
-    count as f64
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the tables are `f32`")]
-fn to_f32(x: f64) -> f32 {
-    x as f32
 }

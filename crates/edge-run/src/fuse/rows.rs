@@ -4,101 +4,70 @@
 use edge_ir::TensorType;
 use edge_ir::ops::{Context, Kind, Need, Operator, no_macs};
 
-/// The domain of these operators.
-const DOMAIN: &str = "ai.edgetool";
-
-pub(super) static EDGE_CONV: Operator = Operator {
-    name: "EdgeConv",
-    domain: DOMAIN,
-    since: 1,
-    inputs: (2, 3),
-    attributes: &[
+pub(super) static EDGE_CONV: Operator = row(
+    "EdgeConv",
+    (2, 3),
+    &[
         ("kernel_shape", Kind::Ints, Need::Required),
         ("strides", Kind::Ints, Need::Required),
         ("pads", Kind::Ints, Need::Required),
     ],
-    infer: |c| standard(c, "Conv"),
-    macs: no_macs,
-};
+    |c| standard(c, "Conv"),
+);
 
-pub(super) static EDGE_LINEAR: Operator = Operator {
-    name: "EdgeLinear",
-    domain: DOMAIN,
-    since: 1,
-    inputs: (2, 3),
-    attributes: &[],
-    infer: |c| {
-        let ([rows, _], [out, _]) = (c.dims::<2>(0)?, c.dims::<2>(1)?);
-        Ok(vec![TensorType::new(c.same_dtype(3)?, [rows, out])])
-    },
-    macs: no_macs,
-};
+pub(super) static EDGE_LINEAR: Operator = row("EdgeLinear", (2, 3), &[], |c| {
+    let ([rows, _], [out, _]) = (c.dims::<2>(0)?, c.dims::<2>(1)?);
+    Ok(vec![TensorType::new(c.same_dtype(3)?, [rows, out])])
+});
 
-pub(super) static EDGE_ATTENTION: Operator = Operator {
-    name: "EdgeAttention",
-    domain: DOMAIN,
-    since: 1,
-    inputs: (3, 4),
-    attributes: &[
+pub(super) static EDGE_ATTENTION: Operator = row(
+    "EdgeAttention",
+    (3, 4),
+    &[
         ("scale", Kind::Float, Need::Required),
         ("k_transposed", Kind::Int, Need::Required),
         ("heads_last", Kind::Int, Need::Required),
     ],
-    infer: |c| c.same_as_first(),
-    macs: no_macs,
-};
+    same,
+);
 
-pub(super) static EDGE_GROUP_NORM: Operator = Operator {
-    name: "EdgeGroupNorm",
-    domain: DOMAIN,
-    since: 1,
-    inputs: (3, 3),
-    attributes: &[
+pub(super) static EDGE_GROUP_NORM: Operator = row(
+    "EdgeGroupNorm",
+    (3, 3),
+    &[
         ("groups", Kind::Int, Need::Required),
         ("epsilon", Kind::Float, Need::Required),
         ("silu", Kind::Int, Need::Required),
     ],
-    infer: |c| c.same_as_first(),
-    macs: no_macs,
-};
+    same,
+);
 
-pub(super) static EDGE_LAYER_NORM: Operator = Operator {
-    name: "EdgeLayerNorm",
-    domain: DOMAIN,
-    since: 1,
-    inputs: (3, 3),
-    attributes: &[("epsilon", Kind::Float, Need::Required)],
-    infer: |c| c.same_as_first(),
-    macs: no_macs,
-};
+pub(super) static EDGE_LAYER_NORM: Operator =
+    row("EdgeLayerNorm", (3, 3), &[("epsilon", Kind::Float, Need::Required)], same);
 
-pub(super) static EDGE_GEGLU: Operator = Operator {
-    name: "EdgeGeglu",
-    domain: DOMAIN,
-    since: 1,
-    inputs: (1, 1),
-    attributes: &[],
-    infer: |c| {
-        let [rows, both] = c.dims::<2>(0)?;
-        Ok(vec![TensorType::new(c.ty(0)?.dtype, [rows, both / 2])])
-    },
-    macs: no_macs,
-};
+pub(super) static EDGE_GEGLU: Operator = row("EdgeGeglu", (1, 1), &[], |c| {
+    let [rows, both] = c.dims::<2>(0)?;
+    Ok(vec![TensorType::new(c.ty(0)?.dtype, [rows, both / 2])])
+});
 
 pub(super) static EDGE_GELU: Operator = unary("EdgeGelu");
 pub(super) static EDGE_SILU: Operator = unary("EdgeSilu");
 pub(super) static EDGE_QUICK_GELU: Operator = unary("EdgeQuickGelu");
 
 const fn unary(name: &'static str) -> Operator {
-    Operator {
-        name,
-        domain: DOMAIN,
-        since: 1,
-        inputs: (1, 1),
-        attributes: &[],
-        infer: |c| c.same_as_first(),
-        macs: no_macs,
-    }
+    row(name, (1, 1), &[], same)
+}
+
+type Attributes = &'static [(&'static str, Kind, Need)];
+type Infer = fn(&Context<'_>) -> Result<Vec<TensorType>, String>;
+
+const fn row(name: &'static str, inputs: (usize, usize), attributes: Attributes, infer: Infer) -> Operator {
+    Operator { name, domain: "ai.edgetool", since: 1, inputs, attributes, infer, macs: no_macs }
+}
+
+/// The type and shape of the first input.
+fn same(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
+    c.same_as_first()
 }
 
 /// What the standard operator would give.

@@ -4,16 +4,14 @@
 //! ones that ONNX does not use. All take and give `f32` tensors of known shape. They keep their
 //! form through tract's passes, and read weights where they lie.
 
+mod activation;
 mod attention;
 mod conv;
 mod geglu;
-mod gelu;
 mod group_norm;
 mod kernel;
 mod layer_norm;
 mod linear;
-mod quick_gelu;
-mod silu;
 
 #[cfg(test)]
 mod testing;
@@ -32,12 +30,12 @@ const OPERATORS: &[(&str, Builder)] = &[
     ("EdgeAttention", attention::build),
     ("EdgeConv", conv::build),
     ("EdgeGeglu", geglu::build),
-    ("EdgeGelu", gelu::build),
+    ("EdgeGelu", activation::build::<{ activation::GELU }>),
     ("EdgeGroupNorm", group_norm::build),
     ("EdgeLayerNorm", layer_norm::build),
     ("EdgeLinear", linear::build),
-    ("EdgeQuickGelu", quick_gelu::build),
-    ("EdgeSilu", silu::build),
+    ("EdgeQuickGelu", activation::build::<{ activation::QUICK_GELU }>),
+    ("EdgeSilu", activation::build::<{ activation::SILU }>),
 ];
 
 /// Teaches tract's ONNX reader every operator of this module.
