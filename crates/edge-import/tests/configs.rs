@@ -324,6 +324,25 @@ fn old_names_of_the_vae_attention() {
 }
 
 #[test]
+fn prompts_of_any_length() {
+    let copy = Changed::of("edgefusion");
+    copy.edit("text_encoder/config.json", |config| drop(config.insert("max_position_embeddings".into(), json!(5))));
+    copy.edit_tensors("text_encoder/model.safetensors", |tensors| {
+        let name = tensors.keys().find(|k| k.ends_with("position_embedding.weight")).unwrap().clone();
+        let (_, shape, bytes) = tensors.get_mut(&name).unwrap();
+        bytes.truncate(bytes.len() / shape[0] * 5);
+        shape[0] = 5;
+    });
+    let model = import(&copy.root(), None, Options::default()).unwrap().model;
+    let shape = |component: &str, input: usize| {
+        let graph = &model.components[component];
+        graph.ty(graph.inputs[input]).shape.clone()
+    };
+    assert_eq!(shape("text_encoder", 0), [1, 5]);
+    assert_eq!(shape("unet", 3)[..2], [1, 5]);
+}
+
+#[test]
 fn weights_in_shards() {
     for name in ["edgefusion", "sd15", "sd2"] {
         same(name, |c| {

@@ -41,6 +41,14 @@ pub enum Error {
         /// The input's name.
         input: String,
     },
+    /// The tokenizer and the text encoder do not go together.
+    #[error("the tokenizer gives {got} tokens, the text encoder takes {expected}: is `model_max_length` right?")]
+    Tokens {
+        /// What the text encoder takes.
+        expected: usize,
+        /// What the tokenizer gives.
+        got: usize,
+    },
     /// The noise that was given does not last.
     #[error("the noise given ends early: the latents and each step but the last take {expected} numbers, got {got}")]
     Noise {

@@ -106,8 +106,11 @@ impl Sampler<'_> {
         let mut contexts = Vec::new();
         for prompt in prompts {
             let encoded = self.tokenizer.encode(prompt)?;
-            let ids: Vec<i64> =
-                encoded.ids.iter().copied().cycle().take(usize::try_from(ty.elements()).unwrap_or(0)).collect();
+            let (expected, got) = (ty.shape.last().copied().unwrap_or(0), encoded.ids.len());
+            if expected != got {
+                return Err(Error::Tokens { expected, got });
+            }
+            let ids = encoded.ids.repeat(ty.shape[0]);
             let ids = Tensor::i64s(ty.shape.clone(), &ids);
             trace.tensors.insert("ids".into(), ids.clone());
             trace.truncated |= encoded.truncated;

@@ -375,6 +375,10 @@ fn schedulers_other_than_lcm() {
     sandbox.refuses(&args, &said(&format!("`_class_name`: expected `LCMScheduler`, got `PNDMScheduler`; {hint}")));
     sandbox.ok(&lcm);
     fs::remove_file(sandbox.path("p.png")).unwrap();
+    let converted = sandbox.ok(&["convert", "model", "-o", "onnx"]);
+    let warning = "warning: the scheduler was copied, but `edgetool run` will not sample with it: `_class_name`";
+    assert!(converted.stderr.starts_with(warning), "{}", converted.stderr);
+    fs::remove_dir_all(sandbox.path("onnx")).unwrap();
     keep("FancyScheduler");
     sandbox.refuses(&args, &said(&format!("`_class_name`: expected `LCMScheduler`, got `FancyScheduler`; {hint}")));
     let refused = sandbox.refusal(&lcm);

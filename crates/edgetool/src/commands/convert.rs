@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use edge_import::{Imported, Options, TimestepShape, WeightType};
 use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
 use edge_ir::{Checked, Graph};
+use edge_lcm::SchedulerConfig;
 use edge_spec::{Component, MANIFEST_FILE, Manifest, SCHEMA, sha256};
 
 use crate::cli::{Convert, Dtype, Timestep, Weights};
@@ -20,6 +21,9 @@ pub(crate) fn convert(args: &Convert) -> Result<()> {
     let staging = Staging::folder(&args.output, args.force)?;
     let written = write(args, &imported, staging.path()).with_context(cannot)?;
     staging.commit()?;
+    if let Err(error) = SchedulerConfig::from_json(&imported.checkpoint.scheduler.text()) {
+        report::warn(format!("the scheduler was copied, but `edgetool run` will not sample with it: {error}"));
+    }
     report::say(summary(args, &imported, written));
     Ok(())
 }

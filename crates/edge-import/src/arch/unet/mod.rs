@@ -15,19 +15,16 @@ use crate::config::{Block, Unet};
 use crate::net::{Net, Size};
 use crate::source::Part;
 
-/// Tokens of a prompt: what CLIP's text encoders are trained with.
-const TOKENS: usize = 77;
-
-/// Builds the UNet.
-pub(crate) fn build(config: &Unet, part: &Part, size: Size) -> Result<Checked<Graph>, Error> {
+/// Builds the UNet for prompts of `tokens` tokens.
+pub(crate) fn build(config: &Unet, part: &Part, size: Size, tokens: usize) -> Result<Checked<Graph>, Error> {
     let mut net = Net::new("unet", part, size);
     let x = net.b.input("sample", DType::Float32, &[size.batch, config.in_channels, size.height, size.width]);
     let time = time::inputs(&mut net, config, size);
     let context =
-        net.b.input("encoder_hidden_states", DType::Float32, &[size.batch, TOKENS, config.cross_attention_dim]);
+        net.b.input("encoder_hidden_states", DType::Float32, &[size.batch, tokens, config.cross_attention_dim]);
     let time = time::embedding(&mut net, config, &time)?;
     let context =
-        net.reshape("encoder_hidden_states/Reshape", context, &[size.batch * TOKENS, config.cross_attention_dim])?;
+        net.reshape("encoder_hidden_states/Reshape", context, &[size.batch * tokens, config.cross_attention_dim])?;
     let mut unet = Body { net, config, batch: size.batch, time, context, skips: Vec::new() };
     let x = unet.net.conv("conv_in", x, config.block_out_channels[0], 3, 1, 1)?;
     unet.skips.push(x);
