@@ -54,8 +54,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         ImportError::Safetensors { .. } => Some("copy or download the file again".into()),
         ImportError::Size { factor, found, .. } => {
             let (below, above) = (found / factor * factor, (found / factor + 1) * factor);
-            let nearest = if below == 0 { String::new() } else { format!("{below} is the nearest size below, ") };
-            Some(format!("{nearest}{above} the nearest above"))
+            Some(match below {
+                0 => format!("{above} is the smallest size"),
+                _ => format!("{below} is the nearest size below, {above} the nearest above"),
+            })
         }
         _ => None,
     })

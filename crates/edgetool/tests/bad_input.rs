@@ -389,6 +389,15 @@ fn schedulers_other_than_lcm() {
 }
 
 #[test]
+fn steps_that_the_schedule_does_not_have() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "tests/fixtures/edgefusion", "--prompt", PROMPT, "--quiet", "-o", "p.png", "--steps"];
+    let expected = "error: cannot run `tests/fixtures/edgefusion`\n  caused by: --steps 51 is too many: the schedule has \
+                    50, the scheduler's `original_inference_steps`\n\nhint: name 50 steps or fewer\n";
+    sandbox.refuses(&[&args[..], &["51"]].concat(), expected);
+}
+
+#[test]
 fn prompts_of_all_kinds() {
     let sandbox = Sandbox::new();
     let long = "cat ".repeat(200);
@@ -448,7 +457,7 @@ fn arguments_out_of_range() {
     }
     for (option, value, expected) in [
         ("--steps", "0", "`steps`: expected 1 to "),
-        ("--steps", "51", "got 51"),
+        ("--steps", "51", "--steps 51 is too many: the schedule has 50"),
         ("--steps", "2000", "got 2000"),
         ("--guidance", "nan", "--guidance NaN is not a number to scale with"),
         ("--latents", "nothing.safetensors", "cannot read `nothing.safetensors`"),

@@ -47,7 +47,6 @@ pub(crate) fn fuse(graph: Graph) -> Result<Checked<Graph>, Error> {
     for pattern in PATTERNS {
         graph = apply(graph, *pattern);
     }
-    norm::flatten_affine(&mut graph);
     weights::drop_unused(graph).check()
 }
 

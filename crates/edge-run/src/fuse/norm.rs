@@ -1,6 +1,6 @@
 //! Group norm in its form of seven operators, and layer norm.
 
-use edge_ir::{Attribute, Graph, ValueId};
+use edge_ir::{Attribute, ValueId};
 
 use super::Found;
 use super::rows::{EDGE_GROUP_NORM, EDGE_LAYER_NORM};
@@ -53,14 +53,4 @@ pub(super) fn layer_norm(view: &View<'_>, index: usize) -> Option<Found> {
     }
     let epsilon = [("epsilon", Attribute::Float(node.float("epsilon", 1e-5)))];
     Some(Found { gone: vec![index], node: replacement(&EDGE_LAYER_NORM, node, inputs, epsilon) })
-}
-
-/// Gains and shifts of group norms as the kernels want them: `[c]` for `[1,c,1,1]`, the same bytes.
-pub(super) fn flatten_affine(graph: &mut Graph) {
-    let norms = graph.nodes.iter().filter(|n| n.op.name == "EdgeGroupNorm");
-    let affine: Vec<ValueId> = norms.flat_map(|n| n.inputs[1..].iter().copied().flatten()).collect();
-    for id in affine {
-        let channels = graph.ty(id).elements();
-        graph.value_mut(id).ty.shape = vec![usize::try_from(channels).unwrap_or(0)];
-    }
 }

@@ -69,7 +69,15 @@ fn schedule(args: &Run, root: &Path) -> Result<Schedule> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let parse = if args.scheduler.is_some() { SchedulerConfig::from_json_as_lcm } else { SchedulerConfig::from_json };
     let config = parse(&text).with_context(|| format!("cannot use `{}`", path.display()))?;
-    let schedule = Schedule::new(&config, &StepRequest::steps(args.steps))?;
+    let schedule = Schedule::new(&config, &StepRequest::steps(args.steps)).map_err(|error| match error {
+        edge_lcm::Error::TooFewOriginalSteps { available, steps, .. } => report::with_hint(
+            format!(
+                "--steps {steps} is too many: the schedule has {available}, the scheduler's `original_inference_steps`"
+            ),
+            format!("name {available} steps or fewer"),
+        ),
+        other => other.into(),
+    })?;
     schedule.warnings().iter().for_each(report::warn);
     Ok(schedule)
 }
