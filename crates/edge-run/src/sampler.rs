@@ -55,9 +55,14 @@ pub struct Request {
     pub guidance: Guidance,
     /// Noise.
     pub noise: Noise,
+}
+
+/// What makes the picture of the latents.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decoder {
     /// `vae_decoder` or `taesd_decoder`.
-    pub decoder: &'static str,
-    /// Latents are divided by this before the decoder.
+    pub component: &'static str,
+    /// Latents are divided by this before it.
     pub scaling_factor: f32,
 }
 
@@ -78,6 +83,8 @@ pub struct Sampler<'a> {
     pub tokenizer: &'a Tokenizer,
     /// The steps to take.
     pub schedule: &'a Schedule,
+    /// The decoder.
+    pub decoder: Decoder,
 }
 
 impl Sampler<'_> {
@@ -86,18 +93,50 @@ impl Sampler<'_> {
     /// # Errors
     /// If a graph does not fit into the pipeline, or makes numbers that are not finite.
     pub fn draw(&self, request: &Request, progress: &mut dyn FnMut(&str)) -> Result<(Vec<Picture>, Trace), Error> {
-        let mut trace = Trace::default();
+        let mut drawn = None;
+        self.draw_each(std::slice::from_ref(request), progress, &mut |_, pictures, trace| {
+            drawn = Some((pictures, trace));
+        })?;
+        Ok(drawn.unwrap_or_default())
+    }
+
+    /// Draws for each request, with each component loaded once. `done` receives the requests' numbers and results, one
+    /// after the other.
+    ///
+    /// # Errors
+    /// As [`Sampler::draw`].
+    pub fn draw_each(
+        &self,
+        requests: &[Request],
+        progress: &mut dyn FnMut(&str),
+        done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
+    ) -> Result<(), Error> {
         progress("text encoder");
-        let contexts = self.encode(request, &mut trace)?;
-        let denoised = self.sample(request, &contexts, &mut trace, progress)?;
-        progress("decoder");
-        let pictures = self.decode(request, &denoised, &mut trace)?;
-        Ok((pictures, trace))
+        let mut encoder = self.load("text_encoder")?;
+        let mut traces = vec![Trace::default(); requests.len()];
+        let mut contexts = Vec::new();
+        for (request, trace) in requests.iter().zip(&mut traces) {
+            contexts.push(self.encode(&mut encoder, request, trace)?);
+        }
+        drop(encoder);
+        let mut unet = self.load("unet")?;
+        let mut latents = Vec::new();
+        for (index, (request, trace)) in requests.iter().zip(&mut traces).enumerate() {
+            let mut step = |what: &str| progress(&numbered(index, requests.len(), what));
+            latents.push(self.sample(&mut unet, request, &contexts[index], trace, &mut step)?);
+        }
+        drop(unet);
+        let mut decoder = self.load(self.decoder.component)?;
+        for (index, (latent, mut trace)) in latents.iter().zip(traces).enumerate() {
+            progress(&numbered(index, requests.len(), "decoder"));
+            let pictures = self.decode(&mut decoder, latent, &mut trace)?;
+            done(index, pictures, trace);
+        }
+        Ok(())
     }
 
     /// Hidden states of the prompt and, for two passes, of the negative prompt before them.
-    fn encode(&self, request: &Request, trace: &mut Trace) -> Result<Vec<Tensor>, Error> {
-        let mut session = self.load("text_encoder")?;
+    fn encode(&self, session: &mut Session, request: &Request, trace: &mut Trace) -> Result<Vec<Tensor>, Error> {
         let (_, ty) = session.inputs()[0].clone();
         let mut prompts = vec![&request.prompt];
         if matches!(request.guidance, Guidance::TwoPasses { scale } if scale > 1.0) {
@@ -114,7 +153,7 @@ impl Sampler<'_> {
             let ids = Tensor::i64s(ty.shape.clone(), &ids);
             trace.tensors.insert("ids".into(), ids.clone());
             trace.truncated |= encoded.truncated;
-            contexts.push(only(run(&mut session, &[ids])?, &session)?);
+            contexts.push(only(run(session, &[ids])?, session)?);
         }
         if let Some(context) = contexts.last() {
             trace.tensors.insert("context".into(), context.clone());
@@ -124,19 +163,19 @@ impl Sampler<'_> {
 
     fn sample(
         &self,
+        unet: &mut Session,
         request: &Request,
         contexts: &[Tensor],
         trace: &mut Trace,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Tensor, Error> {
-        let mut unet = self.load("unet")?;
-        let shape = input_shape(&unet, "sample")?;
+        let shape = input_shape(unet, "sample")?;
         let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
         let mut sample = noise.next()?;
         let [mut outputs, mut samples, mut estimates] = [Vec::new(), Vec::new(), Vec::new()];
         for (index, step) in self.schedule.coefficients().iter().enumerate() {
             progress(&format!("step {} of {}", index + 1, self.schedule.coefficients().len()));
-            let output = predict(&mut unet, &sample, &shape, step.timestep, contexts, request.guidance)?;
+            let output = predict(unet, &sample, &shape, step.timestep, contexts, request.guidance)?;
             let fresh = if step.adds_noise { Some(noise.next()?) } else { None };
             let result = self.schedule.step(index, shape[0], &output, &sample, fresh.as_deref())?;
             check_finite(&result.denoised, "unet")?;
@@ -154,13 +193,13 @@ impl Sampler<'_> {
         Ok(Tensor::f32s(shape, &estimates[last..]))
     }
 
-    fn decode(&self, request: &Request, denoised: &Tensor, trace: &mut Trace) -> Result<Vec<Picture>, Error> {
-        let mut session = self.load(request.decoder)?;
-        let scaled: Vec<f32> = denoised.to_f32s().iter().map(|v| v / request.scaling_factor).collect();
-        let decoded = only(run(&mut session, &[Tensor::f32s(denoised.ty.shape.clone(), &scaled)])?, &session)?;
+    fn decode(&self, session: &mut Session, denoised: &Tensor, trace: &mut Trace) -> Result<Vec<Picture>, Error> {
+        let Decoder { component, scaling_factor } = self.decoder;
+        let scaled: Vec<f32> = denoised.to_f32s().iter().map(|v| v / scaling_factor).collect();
+        let decoded = only(run(session, &[Tensor::f32s(denoised.ty.shape.clone(), &scaled)])?, session)?;
         let numbers = decoded.to_f32s();
         check_finite(&numbers, "the decoder")?;
-        let what = || Error::Graph { graph: request.decoder.into(), what: "output of four dimensions".into() };
+        let what = || Error::Graph { graph: component.into(), what: "output of four dimensions".into() };
         let shape: [usize; 4] = decoded.ty.shape.clone().try_into().map_err(|_| what())?;
         let pictures = from_decoder(&numbers, shape)?;
         let values: Vec<f32> = pictures.iter().flat_map(|p| p.values.iter().copied()).collect();
@@ -251,6 +290,11 @@ impl<'a> NoiseSource<'a> {
             }
         }
     }
+}
+
+/// What is being done, and for which request where there are several.
+fn numbered(index: usize, of: usize, what: &str) -> String {
+    if of == 1 { what.to_owned() } else { format!("picture {} of {of}: {what}", index + 1) }
 }
 
 fn run(session: &mut Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {

@@ -1,10 +1,12 @@
 //! `edgetool.json`: what a converted model is, for edgetool itself.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::SpecError;
 
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
@@ -82,36 +84,15 @@ pub struct Port {
     pub shape: Vec<usize>,
 }
 
-/// What can be wrong with a manifest.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// It cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// It is not a manifest.
-    #[error("`{}` is not a manifest: {reason}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What was expected and what was found.
-        reason: String,
-    },
-}
-
 impl Manifest {
     /// Reads `folder/edgetool.json`.
     ///
     /// # Errors
     /// If it is not there, or not of this schema.
-    pub fn open(folder: &Path) -> Result<Self, ManifestError> {
+    pub fn open(folder: &Path) -> Result<Self, SpecError> {
         let path = folder.join(MANIFEST_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
-        let invalid = |reason: String| ManifestError::Invalid { path: path.clone(), reason };
+        let text = std::fs::read_to_string(&path).map_err(|source| SpecError::Io { path: path.clone(), source })?;
+        let invalid = |reason: String| SpecError::Invalid { path: path.clone(), what: "manifest", reason };
         let manifest: Self = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         if manifest.schema != SCHEMA {
             return Err(invalid(format!("field `schema` is `{}`, supported: {SCHEMA}", manifest.schema)));

@@ -19,6 +19,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Convert(Convert),
     Run(Run),
+    Evaluate(Evaluate),
     Inspect(Inspect),
     Eval(Eval),
 }
@@ -118,21 +119,11 @@ pub(crate) struct Run {
     /// Seed of the noise
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Sampling steps
-    #[arg(long, default_value_t = 2)]
-    pub(crate) steps: usize,
-    /// Guidance scale [default: 8 with a guidance embedding, 1 without]
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
-    pub(crate) guidance: Option<f32>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
     /// Size of the picture [default: the model's]
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub(crate) size: Option<(usize, usize)>,
-    /// Which decoder makes the picture
-    #[arg(long, value_enum, default_value_t = Decoder::Vae)]
-    pub(crate) decoder: Decoder,
-    /// Sample with LCM whatever scheduler the checkpoint names
-    #[arg(long, value_enum)]
-    pub(crate) scheduler: Option<Scheduler>,
     /// Diffusers folder with the configurations and the tokenizer, for a single file
     #[arg(long, value_name = "FOLDER")]
     pub(crate) config: Option<PathBuf>,
@@ -150,13 +141,30 @@ pub(crate) struct Run {
     pub(crate) quiet: bool,
 }
 
+/// How to sample.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sampling {
+    /// Sampling steps
+    #[arg(long, default_value_t = 2)]
+    pub(crate) steps: usize,
+    /// Guidance scale [default: 8 with a guidance embedding, 1 without]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f32>,
+    /// Which decoder makes the picture
+    #[arg(long, value_enum, default_value_t = DecoderName::Vae)]
+    pub(crate) decoder: DecoderName,
+    /// Sample with LCM whatever scheduler the checkpoint names
+    #[arg(long, value_enum)]
+    pub(crate) scheduler: Option<Scheduler>,
+}
+
 const RUN_EXAMPLES: &str = "Examples:
   edgetool run tests/fixtures/edgefusion --prompt \"a photo of a cat\" -o cat.png
   edgetool run edgefusion-onnx --prompt \"a photo of a cat\" \\
       --steps 4 --seed 7 -o cat.png";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Decoder {
+pub(crate) enum DecoderName {
     /// The autoencoder that the model was trained with
     Vae,
     /// The tiny autoencoder (TAESD) beside it
@@ -168,6 +176,57 @@ pub(crate) enum Scheduler {
     /// The latent consistency sampler
     Lcm,
 }
+
+/// Measure how often pictures show what their prompts ask for.
+///
+/// A picture is drawn for each prompt of a file, each with a seed of its own, and a judge, a classifier of pictures,
+/// reads it. The prompt accuracy is the share of pictures on which everything is right that the judge's description
+/// counts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EVALUATE_EXAMPLES)]
+pub(crate) struct Evaluate {
+    /// The model to run
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Prompts, one a line: PROMPT<tab>attribute=value; attribute=value
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) prompts: PathBuf,
+    /// The judge: a folder with `judge.json` and the ONNX file that it names
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) judge: PathBuf,
+    /// Seed of the first picture's noise; each further one has the next seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// Use the first prompts only
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<std::num::NonZero<usize>>,
+    /// Write the pictures and `evaluation.json`, what the judge read on each, into this folder
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Diffusers folder with the configurations and the tokenizer, for a single file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) config: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// How to show the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Say nothing but the result and errors
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+}
+
+const EVALUATE_EXAMPLES: &str = "Examples:
+  edgetool evaluate recipes/shapes/model --prompts recipes/shapes/prompts/evaluation.txt \\
+      --judge recipes/shapes/judge
+  edgetool evaluate recipes/shapes/model --prompts recipes/shapes/prompts/evaluation.txt \\
+      --judge recipes/shapes/judge --steps 4 --limit 20 -o pictures";
 
 /// Show what a model contains and costs.
 ///

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
 use edge_import::Error as ImportError;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// One line of talk.
 pub(crate) fn say(line: impl std::fmt::Display) {
@@ -39,6 +40,19 @@ pub(crate) fn error(error: &anyhow::Error) {
     if let Some(hint) = hint(error) {
         eprintln!("\nhint: {hint}");
     }
+}
+
+/// Shows what is being done, on a terminal only.
+pub(crate) fn progress_bar(quiet: bool) -> ProgressBar {
+    if quiet || std::env::var_os("CI").is_some() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
 }
 
 /// What to do about an error, where there is something.

@@ -78,10 +78,7 @@ impl Cli {
     /// Reads the variants of `enum Command` and the fields of the structs with their names.
     fn parse(source: &str) -> Self {
         let variants = body(source, "enum Command {").into_iter().filter_map(|line| line.split_once('('));
-        let command = |(name, _): (&str, &str)| {
-            let fields = body(source, &format!("struct {name} {{"));
-            (kebab(name), flags_of(&fields))
-        };
+        let command = |(name, _): (&str, &str)| (kebab(name), flags_of(source, name));
         Self(variants.map(command).collect())
     }
 
@@ -102,12 +99,18 @@ fn body<'a>(source: &'a str, opening: &str) -> Vec<&'a str> {
     lines.take_while(|line| *line != "}").collect()
 }
 
-/// The flags that clap derives from a struct's fields.
-fn flags_of(fields: &[&str]) -> BTreeSet<String> {
+/// The flags that clap derives from a struct's fields, and from those of structs that are flattened into it.
+fn flags_of(source: &str, name: &str) -> BTreeSet<String> {
     let mut flags = BTreeSet::new();
     let mut attribute = String::new();
-    for line in fields {
-        if line.starts_with("#[arg(") || (!attribute.is_empty() && !line.contains("pub(crate)")) {
+    let mut flattened = false;
+    for line in body(source, &format!("struct {name} {{")) {
+        if line == "#[command(flatten)]" {
+            flattened = true;
+        } else if flattened && let Some((_, inner)) = line.split_once(": ") {
+            flags.extend(flags_of(source, inner.trim_end_matches(',')));
+            flattened = false;
+        } else if line.starts_with("#[arg(") || (!attribute.is_empty() && !line.contains("pub(crate)")) {
             attribute += line;
         } else if let Some((name, _)) = line.strip_prefix("pub(crate) ").and_then(|l| l.split_once(':')) {
             let inside = attribute.trim_start_matches("#[arg(").trim_end_matches(")]");
@@ -186,6 +189,12 @@ const EXAMPLES: &str = "Examples:
 pub(crate) struct PackUp {
     #[arg(short = 'q', long)]
     pub(crate) not_loud: bool,
+    #[command(flatten)]
+    pub(crate) more: More,
+}
+pub(crate) struct More {
+    #[arg(long)]
+    pub(crate) steps: usize,
 }
 "#;
 
@@ -198,7 +207,7 @@ pub(crate) struct PackUp {
 
     #[test]
     fn good_commands_pass() {
-        let good = "edgetool run m -o a.png --size=3 | head -1\nA=b target/release/edgetool pack-up \\\n  -q --not-loud\nedgetool --version\ncargo xtask codegen --check\npython tests/a.py --work x\ncargo build --release";
+        let good = "edgetool run m -o a.png --size=3 | head -1\nA=b target/release/edgetool pack-up \\\n  -q --not-loud --steps 2\nedgetool --version\ncargo xtask codegen --check\npython tests/a.py --work x\ncargo build --release";
         assert_eq!(faults(good), [""; 0]);
     }
 

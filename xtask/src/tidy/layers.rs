@@ -9,7 +9,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("edge-lcm", &[]),
     ("edge-import", &["edge-ir"]),
     ("edge-run", &["edge-ir", "edge-lcm"]),
-    ("edgetool", &["edge-ir", "edge-spec", "edge-lcm", "edge-import", "edge-run"]),
+    ("edge-verify", &["edge-ir", "edge-spec"]),
+    ("edgetool", &["edge-ir", "edge-spec", "edge-lcm", "edge-import", "edge-run", "edge-verify"]),
     ("xtask", &[]),
 ];
 

@@ -2,9 +2,11 @@
 
 mod convert;
 mod eval;
+mod evaluate;
 mod inspect;
 mod model;
 mod run;
+mod sampling;
 
 use anyhow::Result;
 
@@ -16,6 +18,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Convert(args) => convert::convert(&args),
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::eval(&args),
+        Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
     }
 }

@@ -7,24 +7,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use edge_import::Options;
 use edge_ir::{DType, TensorType};
-use edge_lcm::{Schedule, SchedulerConfig, StepRequest};
 use edge_run::picture::{Picture, write_png};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Guidance, Noise, Request, Sampler, Trace, tensors};
+use edge_run::{Decoder, Guidance, Noise, Request, Sampler, Trace, tensors};
 use edge_spec::Pipeline;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::model::Model;
-use crate::cli::{Decoder, Run};
+use super::sampling;
+use crate::cli::Run;
 use crate::report;
 use crate::staging::Staging;
-
-/// The guidance scale of models with an embedding for it, as diffusers' pipeline has it nearest.
-const EMBEDDED_GUIDANCE: f32 = 8.0;
-/// The guidance scale of the others: one pass.
-const PLAIN_GUIDANCE: f32 = 1.0;
-/// What distillation trains the embedding for.
-const TRAINED_GUIDANCE: std::ops::RangeInclusive<f32> = 3.0..=16.0;
 
 /// Draws as the arguments say.
 pub(crate) fn run(args: &Run) -> Result<()> {
@@ -50,77 +42,30 @@ type Settings = Vec<(String, String)>;
 
 fn draw(args: &Run, model: &Model) -> Result<(Vec<Picture>, Trace, Settings)> {
     let pipeline = model.pipeline();
-    let schedule = schedule(args, model.root())?;
+    let schedule = sampling::schedule(&args.sampling, model.root())?;
+    let decoder = sampling::decoder(&args.sampling, &args.model, &pipeline)?;
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
     let request = request(args, &pipeline)?;
-    let settings = settings(args, &pipeline, &request);
-    let bar = progress_bar(args);
-    let graphs = |name: &str| {
-        model.graph(name).map_err(|source| edge_run::Error::Component { name: name.to_owned(), source: source.into() })
-    };
-    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule };
+    let settings = settings(args, &pipeline, &request, decoder);
+    let bar = report::progress_bar(args.quiet);
+    let graphs = sampling::graphs(model);
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule, decoder };
     let drawn = sampler.draw(&request, &mut |what| bar.set_message(what.to_owned()))?;
     bar.finish_and_clear();
     Ok((drawn.0, drawn.1, settings))
 }
 
-fn schedule(args: &Run, root: &Path) -> Result<Schedule> {
-    let path = root.join("scheduler/scheduler_config.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let parse = if args.scheduler.is_some() { SchedulerConfig::from_json_as_lcm } else { SchedulerConfig::from_json };
-    let config = parse(&text).with_context(|| format!("cannot use `{}`", path.display()))?;
-    let schedule = Schedule::new(&config, &StepRequest::steps(args.steps)).map_err(|error| match error {
-        edge_lcm::Error::TooFewOriginalSteps { available, steps, .. } => report::with_hint(
-            format!(
-                "--steps {steps} is too many: the schedule has {available}, the scheduler's `original_inference_steps`"
-            ),
-            format!("name {available} steps or fewer"),
-        ),
-        other => other.into(),
-    })?;
-    schedule.warnings().iter().for_each(report::warn);
-    Ok(schedule)
-}
-
 fn request(args: &Run, pipeline: &Pipeline) -> Result<Request> {
-    let (decoder, scaling_factor) = match (args.decoder, pipeline.taesd_scaling_factor) {
-        (Decoder::Vae, _) => ("vae_decoder", pipeline.vae_scaling_factor),
-        (Decoder::Taesd, Some(factor)) => ("taesd_decoder", factor),
-        (Decoder::Taesd, None) => {
-            let text = format!("`{}` has no tiny decoder", args.model.display());
-            return Err(report::with_hint(
-                text,
-                "put an AutoencoderTiny into a folder `taesd` of the checkpoint, or leave `--decoder` out",
-            ));
-        }
-    };
+    let guidance = sampling::guidance(&args.sampling, pipeline)?;
+    if matches!(guidance, Guidance::Embedding { .. }) && !args.negative_prompt.is_empty() {
+        report::warn("the model has a guidance embedding: the negative prompt is not used");
+    }
     Ok(Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
-        guidance: guidance(args, pipeline)?,
+        guidance,
         noise: noise(args, pipeline)?,
-        decoder,
-        scaling_factor,
     })
-}
-
-fn guidance(args: &Run, pipeline: &Pipeline) -> Result<Guidance> {
-    if let Some(scale) = args.guidance {
-        ensure!(scale.is_finite(), "--guidance {scale} is not a number to scale with");
-    }
-    let Some(width) = pipeline.guidance_embedding else {
-        return Ok(Guidance::TwoPasses { scale: args.guidance.unwrap_or(PLAIN_GUIDANCE) });
-    };
-    let scale = args.guidance.unwrap_or(EMBEDDED_GUIDANCE);
-    if !TRAINED_GUIDANCE.contains(&scale) {
-        report::warn(format!(
-            "guidance {scale} is outside of what guidance embeddings are trained for, {TRAINED_GUIDANCE:?}"
-        ));
-    }
-    if !args.negative_prompt.is_empty() {
-        report::warn("the model has a guidance embedding: the negative prompt is not used");
-    }
-    Ok(Guidance::Embedding { scale, width })
 }
 
 fn noise(args: &Run, pipeline: &Pipeline) -> Result<Noise> {
@@ -142,7 +87,7 @@ fn noise(args: &Run, pipeline: &Pipeline) -> Result<Noise> {
 }
 
 /// What a reader of the picture needs to draw it again.
-fn settings(args: &Run, pipeline: &Pipeline, request: &Request) -> Settings {
+fn settings(args: &Run, pipeline: &Pipeline, request: &Request, decoder: Decoder) -> Settings {
     let scale = match request.guidance {
         Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale } => scale,
     };
@@ -154,9 +99,9 @@ fn settings(args: &Run, pipeline: &Pipeline, request: &Request) -> Settings {
         ("Software", concat!("edgetool ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("prompt", args.prompt.clone()),
         ("seed", noise),
-        ("steps", args.steps.to_string()),
+        ("steps", args.sampling.steps.to_string()),
         ("guidance", scale.to_string()),
-        ("decoder", request.decoder.to_owned()),
+        ("decoder", decoder.component.to_owned()),
         ("size", format!("{}x{}", pipeline.height, pipeline.width)),
     ];
     if !args.negative_prompt.is_empty() {
@@ -191,16 +136,4 @@ fn numbered(path: &Path, index: usize) -> PathBuf {
         .extension()
         .map_or_else(|| format!("{stem}-{index}"), |e| format!("{stem}-{index}.{}", e.to_string_lossy()));
     path.with_file_name(name)
-}
-
-fn progress_bar(args: &Run) -> ProgressBar {
-    if args.quiet || std::env::var_os("CI").is_some() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    bar
 }
