@@ -23,12 +23,20 @@ pub(crate) type Tree = BTreeMap<String, Vec<u8>>;
 
 /// The committed checkpoints.
 pub(crate) fn fixtures() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("a crate is in crates/");
-    root.join("tests/fixtures")
+    workspace().join("tests/fixtures")
 }
 
-/// A temporary folder in which the program runs. `tests/fixtures` is there as in the workspace, so that paths in
-/// arguments and messages are the same everywhere.
+/// The model in the repository that draws what it is asked for.
+pub(crate) fn shapes() -> PathBuf {
+    workspace().join("recipes/shapes")
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("a crate is in crates/")
+}
+
+/// A temporary folder in which the program runs. `tests/fixtures` and `recipes` are there as in the workspace, so that
+/// paths in arguments and messages are the same everywhere.
 pub(crate) struct Sandbox(TempDir);
 
 /// How a run of the program ended.
@@ -43,7 +51,9 @@ impl Sandbox {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(dir.path().join("tests")).expect("a folder");
-        std::os::unix::fs::symlink(fixtures(), dir.path().join("tests/fixtures")).expect("a link");
+        for name in ["tests/fixtures", "recipes"] {
+            std::os::unix::fs::symlink(workspace().join(name), dir.path().join(name)).expect("a link");
+        }
         Self(dir)
     }
 

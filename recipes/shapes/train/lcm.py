@@ -1,0 +1,56 @@
+"""Latent consistency distillation of the student (Luo et al. 2023), with the guidance embedding.
+
+A consistency function gives, from any point of a sampler's path, the path's end. Luo et al. learn it by comparing
+neighbouring points with a running average of the student; here whole paths are stored, so the end itself is the
+target: the same function, without an error that has to travel through fifty points."""
+import numpy as np
+import torch
+
+import dataset
+import evaluate
+import models
+from common import DEVICE, guidance_embedding, noise_levels, train
+from trajectories import STRIDE
+
+BATCH = 96
+SIGMA = 0.5             # of the data, in the boundary condition
+TIMESTEP_SCALING = 10.0
+
+
+def make(run, steps):
+    paths = torch.load(run.path("trajectories.pt"), weights_only=True)
+    batches = dataset.Batches(run, clean=True)
+    unet = models.unet("lcm")
+    weights = torch.load(run.path("student.pt"), weights_only=True)
+    embedding = unet.time_embedding.cond_proj.weight
+    unet.load_state_dict({**weights, "time_embedding.cond_proj.weight": torch.zeros_like(embedding)})
+    lengths = (paths["start"] + STRIDE - 1) // STRIDE
+
+    def loss_of(_):
+        n = BATCH // run.world
+        which = torch.randint(0, len(lengths), (n,))
+        # Every other time the path's beginning: there few-step sampling stands.
+        at = torch.where(torch.rand(n) < 0.5, 0, (torch.rand(n) * lengths[which]).long())
+        t = (paths["start"][which] - STRIDE * at).to(DEVICE)
+        x, end = paths["points"][which, at].float().to(DEVICE), paths["end"][which].float().to(DEVICE)
+        states = batches.states(paths["ids"][which])
+        w = guidance_embedding(paths["w"][which].to(DEVICE))
+        error = estimate(unet, x, t, states, w) - end
+        huber = (error.pow(2) + 1e-4).sqrt() - 1e-2
+        per = huber.mean((1, 2, 3)).detach()
+        return huber.mean(), {"first": per[t == 999].mean() if (t == 999).any() else float("nan"),
+                              "second": per[t == 499].mean() if (t == 499).any() else float("nan")}
+
+    train(run, "lcm", unet, loss_of, steps=steps, peak=8e-4, number=6, weight_decay=0.0)
+    if run.rank == 0:
+        evaluate.report(run, "lcm")
+
+
+def estimate(unet, x, t, states, w):
+    """The path's end, with LCM's boundary condition."""
+    a, s = noise_levels(t)
+    scaled = (t.float() * TIMESTEP_SCALING).view(-1, 1, 1, 1)
+    skip = SIGMA**2 / (scaled**2 + SIGMA**2)
+    out = scaled / (scaled**2 + SIGMA**2).sqrt()
+    noise = unet(x, t, states, timestep_cond=w, return_dict=False)[0]
+    return skip * x + out * (x - s * noise) / a
