@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::Fold;
+
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
 
@@ -26,6 +28,9 @@ pub struct Manifest {
     pub weights: String,
     /// What connects the graphs.
     pub pipeline: Pipeline,
+    /// What of the sampler is in the graphs, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
     /// The graphs, in the order of use.
     pub components: Vec<Component>,
 }
@@ -173,6 +178,7 @@ mod tests {
                 taesd_scaling_factor: None,
                 guidance_embedding: Some(256),
             },
+            fold: None,
             components: Vec::new(),
         };
         let path = dir.path().join(MANIFEST_FILE);

@@ -2,9 +2,11 @@
 
 mod convert;
 mod eval;
+mod fold;
 mod inspect;
 mod model;
 mod run;
+mod schedule;
 
 use anyhow::Result;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use edge_import::{Imported, Options};
 use edge_ir::{Checked, Graph};
-use edge_spec::{MANIFEST_FILE, Manifest, Pipeline};
+use edge_spec::{Fold, MANIFEST_FILE, Manifest, Pipeline};
 
 use crate::layout;
 use crate::report;
@@ -57,6 +57,14 @@ impl Model {
         match self {
             Self::Converted { manifest, .. } => manifest.pipeline.clone(),
             Self::Checkpoint(imported) => layout::pipeline(&imported.pipeline),
+        }
+    }
+
+    /// What of the sampler is in the graphs.
+    pub(crate) fn fold(&self) -> Option<&Fold> {
+        match self {
+            Self::Converted { manifest, .. } => manifest.fold.as_ref(),
+            Self::Checkpoint(_) => None,
         }
     }
 

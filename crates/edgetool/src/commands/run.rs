@@ -7,24 +7,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use edge_import::Options;
 use edge_ir::{DType, TensorType};
-use edge_lcm::{Schedule, SchedulerConfig, StepRequest};
 use edge_run::picture::{Picture, write_png};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Guidance, Noise, Request, Sampler, Trace, tensors};
-use edge_spec::Pipeline;
+use edge_run::{Folded, Guidance, Noise, Plan, Request, Sampler, Trace, tensors};
+use edge_spec::{Fold, FoldForm, GuidanceBy, Pipeline};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::model::Model;
 use crate::cli::{Decoder, Run};
 use crate::report;
 use crate::staging::Staging;
-
-/// The guidance scale of models with an embedding for it, as diffusers' pipeline has it nearest.
-const EMBEDDED_GUIDANCE: f32 = 8.0;
-/// The guidance scale of the others: one pass.
-const PLAIN_GUIDANCE: f32 = 1.0;
-/// What distillation trains the embedding for.
-const TRAINED_GUIDANCE: std::ops::RangeInclusive<f32> = 3.0..=16.0;
 
 /// Draws as the arguments say.
 pub(crate) fn run(args: &Run) -> Result<()> {
@@ -50,73 +42,89 @@ type Settings = Vec<(String, String)>;
 
 fn draw(args: &Run, model: &Model) -> Result<(Vec<Picture>, Trace, Settings)> {
     let pipeline = model.pipeline();
-    let schedule = schedule(args, model.root())?;
+    let fold = model.fold();
+    let folded = fold.map(|fold| played(args, fold)).transpose()?;
+    let (plan, schedule);
+    plan = if let Some(folded) = &folded {
+        Plan::Folded(folded)
+    } else {
+        schedule = super::schedule::schedule(model.root(), args.scheduler.is_some(), args.steps)?;
+        Plan::Schedule(&schedule)
+    };
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
-    let request = request(args, &pipeline)?;
-    let settings = settings(args, &pipeline, &request);
+    let request = request(args, &pipeline, fold)?;
+    let steps = match plan {
+        Plan::Folded(folded) => folded.steps.len(),
+        Plan::Schedule(schedule) => schedule.coefficients().len(),
+    };
+    let settings = settings(args, &pipeline, &request, steps);
     let bar = progress_bar(args);
     let graphs = |name: &str| {
         model.graph(name).map_err(|source| edge_run::Error::Component { name: name.to_owned(), source: source.into() })
     };
-    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule };
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan };
     let drawn = sampler.draw(&request, &mut |what| bar.set_message(what.to_owned()))?;
     bar.finish_and_clear();
     Ok((drawn.0, drawn.1, settings))
 }
 
-fn schedule(args: &Run, root: &Path) -> Result<Schedule> {
-    let path = root.join("scheduler/scheduler_config.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let parse = if args.scheduler.is_some() { SchedulerConfig::from_json_as_lcm } else { SchedulerConfig::from_json };
-    let config = parse(&text).with_context(|| format!("cannot use `{}`", path.display()))?;
-    let schedule = Schedule::new(&config, &StepRequest::steps(args.steps)).map_err(|error| match error {
-        edge_lcm::Error::TooFewOriginalSteps { available, steps, .. } => report::with_hint(
-            format!(
-                "--steps {steps} is too many: the schedule has {available}, the scheduler's `original_inference_steps`"
-            ),
-            format!("name {available} steps or fewer"),
-        ),
-        other => other.into(),
-    })?;
-    schedule.warnings().iter().for_each(report::warn);
-    Ok(schedule)
+/// A folded model as it is played; arguments must not say otherwise.
+fn played(args: &Run, fold: &Fold) -> Result<Folded> {
+    let folder = args.model.display();
+    let again = |option: &str, value: &dyn std::fmt::Display| {
+        format!("leave `{option}` out, or convert the checkpoint again with `{option} {value}`")
+    };
+    if let Some(steps) = args.steps.filter(|steps| *steps != fold.steps.len()) {
+        let text = format!("`{folder}` has {} steps folded in, not {steps}", fold.steps.len());
+        return Err(report::with_hint(text, again("--steps", &steps)));
+    }
+    if let (Some(scale), Some(baked)) = (args.guidance, fold.guidance.scale)
+        && scale.to_bits() != baked.to_bits()
+    {
+        let text = format!("`{folder}` has the guidance scale {baked} folded in, not {scale}");
+        return Err(report::with_hint(text, again("--guidance", &scale)));
+    }
+    if let Some(scale) = args.guidance.filter(|scale| fold.guidance.by == GuidanceBy::None && *scale > 1.0) {
+        let text = format!("`{folder}` was folded without guidance, and cannot be guided by {scale}");
+        return Err(report::with_hint(text, again("--guidance", &scale)));
+    }
+    if args.scheduler.is_some() {
+        let text = format!("`{folder}` has its scheduler folded in: `--scheduler` changes nothing");
+        return Err(report::with_hint(text, "leave `--scheduler` out"));
+    }
+    if let Some(decoder) = args.decoder.filter(|_| fold.form == FoldForm::Pipeline) {
+        let text = format!("`{folder}` is one graph with its decoder in it: `--decoder` cannot choose");
+        let name = if decoder == Decoder::Vae { "vae" } else { "taesd" };
+        return Err(report::with_hint(text, again("--decoder", &name)));
+    }
+    Ok(super::fold::player(fold))
 }
 
-fn request(args: &Run, pipeline: &Pipeline) -> Result<Request> {
-    let (decoder, scaling_factor) = match (args.decoder, pipeline.taesd_scaling_factor) {
+fn request(args: &Run, pipeline: &Pipeline, fold: Option<&Fold>) -> Result<Request> {
+    let (decoder, scaling_factor) = match (args.decoder.unwrap_or(Decoder::Vae), pipeline.taesd_scaling_factor) {
         (Decoder::Vae, _) => ("vae_decoder", pipeline.vae_scaling_factor),
         (Decoder::Taesd, Some(factor)) => ("taesd_decoder", factor),
-        (Decoder::Taesd, None) => {
-            let text = format!("`{}` has no tiny decoder", args.model.display());
-            return Err(report::with_hint(
-                text,
-                "put an AutoencoderTiny into a folder `taesd` of the checkpoint, or leave `--decoder` out",
-            ));
-        }
+        (Decoder::Taesd, None) => return Err(super::schedule::no_taesd(&args.model)),
     };
     Ok(Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
-        guidance: guidance(args, pipeline)?,
+        guidance: guidance(args, pipeline, fold)?,
         noise: noise(args, pipeline)?,
         decoder,
         scaling_factor,
     })
 }
 
-fn guidance(args: &Run, pipeline: &Pipeline) -> Result<Guidance> {
+fn guidance(args: &Run, pipeline: &Pipeline, fold: Option<&Fold>) -> Result<Guidance> {
     if let Some(scale) = args.guidance {
         ensure!(scale.is_finite(), "--guidance {scale} is not a number to scale with");
     }
-    let Some(width) = pipeline.guidance_embedding else {
-        return Ok(Guidance::TwoPasses { scale: args.guidance.unwrap_or(PLAIN_GUIDANCE) });
-    };
-    let scale = args.guidance.unwrap_or(EMBEDDED_GUIDANCE);
-    if !TRAINED_GUIDANCE.contains(&scale) {
-        report::warn(format!(
-            "guidance {scale} is outside of what guidance embeddings are trained for, {TRAINED_GUIDANCE:?}"
-        ));
-    }
+    let embedding = pipeline.guidance_embedding;
+    let baked = fold.and_then(|f| f.guidance.scale);
+    let scale = baked.or(args.guidance).unwrap_or(super::schedule::default_guidance(embedding.is_some()));
+    let Some(width) = embedding else { return Ok(Guidance::TwoPasses { scale }) };
+    super::schedule::warn_untrained(scale);
     if !args.negative_prompt.is_empty() {
         report::warn("the model has a guidance embedding: the negative prompt is not used");
     }
@@ -142,7 +150,7 @@ fn noise(args: &Run, pipeline: &Pipeline) -> Result<Noise> {
 }
 
 /// What a reader of the picture needs to draw it again.
-fn settings(args: &Run, pipeline: &Pipeline, request: &Request) -> Settings {
+fn settings(args: &Run, pipeline: &Pipeline, request: &Request, steps: usize) -> Settings {
     let scale = match request.guidance {
         Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale } => scale,
     };
@@ -154,7 +162,7 @@ fn settings(args: &Run, pipeline: &Pipeline, request: &Request) -> Settings {
         ("Software", concat!("edgetool ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("prompt", args.prompt.clone()),
         ("seed", noise),
-        ("steps", args.steps.to_string()),
+        ("steps", steps.to_string()),
         ("guidance", scale.to_string()),
         ("decoder", request.decoder.to_owned()),
         ("size", format!("{}x{}", pipeline.height, pipeline.width)),
