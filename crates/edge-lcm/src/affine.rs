@@ -96,3 +96,35 @@ fn without_negligible(terms: [f64; 2]) -> [f64; 2] {
     let largest = terms[0].abs().max(terms[1].abs());
     terms.map(|term| if term.abs() < NEGLIGIBLE * largest { 0.0 } else { term })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Schedule, SchedulerConfig, StepRequest};
+
+    /// diffusers' coefficients of the denoised sample, to the digits that `float32` has.
+    #[test]
+    fn coefficients_are_those_of_diffusers() {
+        let one = |timestep| {
+            let request = StepRequest::timesteps(vec![timestep]);
+            let schedule = Schedule::new(&SchedulerConfig::default(), &request).expect("a schedule");
+            schedule.affine().expect("no thresholding")[0]
+        };
+        for (timestep, sample, output) in [
+            (999, 14.648_819_4, -14.614_647_8),
+            (759, 4.376_340_62, -4.260_558_12),
+            (499, 1.897_736_65, -1.612_887_02),
+            (139, 1.089_056, -0.431_326_868),
+        ] {
+            let step = one(timestep);
+            assert!((step.sample / sample - 1.0).abs() < 1e-6, "{step:?}");
+            assert!((step.clean / output - 1.0).abs() < 1e-6, "{step:?}");
+            assert!(!step.takes_noise() && step.clip.is_none());
+        }
+    }
+
+    #[test]
+    fn thresholding_is_not_affine() {
+        let config = SchedulerConfig { thresholding: true, ..SchedulerConfig::default() };
+        assert_eq!(Schedule::new(&config, &StepRequest::steps(2)).expect("a schedule").affine(), None);
+    }
+}

@@ -15,5 +15,5 @@ pub mod tensors;
 pub mod tokenizer;
 
 pub use error::Error;
-pub use sampler::{Folded, Form, Graphs, Guidance, Noise, Plan, Request, Sampler, Trace};
+pub use sampler::{Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Trace};
 pub use session::{Session, set_threads};

@@ -24,7 +24,7 @@ pub enum FoldError {
         value: String,
     },
     /// The configuration thresholds, for which there is no operator in the graphs.
-    #[error("`thresholding` takes a quantile of each image, for which the graphs have no operator")]
+    #[error("it takes a quantile of each image, for which the graphs have no operator")]
     Thresholding,
     /// A request that goes against the model.
     #[error("{0}")]

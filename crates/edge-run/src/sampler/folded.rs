@@ -30,12 +30,21 @@ pub struct Folded {
     pub steps: Vec<Affine>,
     /// Whether the steps are done here, on the network's output, and not in the graphs.
     pub host: bool,
-    /// Whether the graphs answer to the negative prompt as well.
-    pub two_prompts: bool,
-    /// Whether one run of the UNet answers to both prompts, that of the negative one first.
-    pub batch: bool,
+    /// Which prompts the graphs answer to.
+    pub prompts: Prompts,
     /// Whether a pixel's colours are together in the decoder's output.
     pub channels_last: bool,
+}
+
+/// Which prompts graphs answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompts {
+    /// The prompt alone.
+    One,
+    /// The negative prompt as well, in inputs of its own.
+    Two,
+    /// The negative prompt as well, in the same inputs, before the prompt.
+    Joined,
 }
 
 /// Before the names of inputs that stem from the negative prompt.
@@ -115,7 +124,7 @@ impl Folded {
         let [negative, prompted] = contexts else { return contexts.last().cloned().unwrap_or_default() };
         let mut feeds = prompted.clone();
         for (name, tensor) in negative {
-            if !self.batch {
+            if self.prompts == Prompts::Two {
                 feeds.insert(format!("{NEGATIVE}{name}"), tensor.clone());
             } else if let Some(there) = feeds.get_mut(name) {
                 there.bytes.splice(0..0, tensor.bytes.iter().copied());

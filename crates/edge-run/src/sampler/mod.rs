@@ -14,7 +14,7 @@ use crate::picture::{Picture, from_decoder, from_image};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Session};
 
-pub use folded::{Folded, Form};
+pub use folded::{Folded, Form, Prompts};
 
 use feeds::{Feeds, check_finite, input_shape, run, run_for_one};
 use noise::NoiseSource;
@@ -207,7 +207,7 @@ impl Sampler<'_> {
     fn prompts<'r>(&self, request: &'r Request) -> Vec<&'r str> {
         let both = match self.plan {
             Plan::Schedule(_) => matches!(request.guidance, Guidance::TwoPasses { scale } if scale > 1.0),
-            Plan::Folded(folded) => folded.two_prompts,
+            Plan::Folded(folded) => folded.prompts != Prompts::One,
         };
         let negative = both.then_some(request.negative_prompt.as_str());
         negative.into_iter().chain([request.prompt.as_str()]).collect()

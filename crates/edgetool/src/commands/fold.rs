@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use edge_import::{Imported, Options};
 use edge_lcm::Affine;
-use edge_passes::fold::{Branches, Folded, Form, Layout, Request, fold, needs_branches};
+use edge_passes::fold::{Branches, FoldError, Folded, Form, Layout, Request, fold, needs_branches};
 use edge_spec::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 
 use super::schedule;
@@ -13,6 +13,11 @@ use crate::report;
 /// Folds as the arguments say.
 pub(super) fn folded(args: &Convert, imported: &Imported, options: Options) -> Result<(Folded, Fold)> {
     let form = form(args.fold)?;
+    let host = args.scheduler_step == Some(SchedulerStep::Host);
+    if host && matches!(form, Form::Unrolled | Form::Pipeline) {
+        let text = "`--scheduler-step host` leaves the steps to the caller, but all of them are to be in one graph";
+        return Err(report::with_hint(text, "name `--fold table` or `--fold per-step`"));
+    }
     let schedule = schedule::schedule(&imported.checkpoint.root, args.scheduler.is_some(), args.steps)?;
     let embedding = imported.pipeline.guidance_embedding.is_some();
     let guidance = match args.guidance {
@@ -39,13 +44,19 @@ pub(super) fn folded(args: &Convert, imported: &Imported, options: Options) -> R
         schedule: &schedule,
         guidance,
         branches: twice.map_or(Branches::Calls, |unet| Branches::Batch(unet)),
-        host: args.scheduler_step == Some(SchedulerStep::Host),
+        host,
         hoist: args.hoist_kv,
         layout: layout(args),
         decoders: &decoders,
         decoder: decoder(args, form, &decoders)?,
     };
-    let folded = fold(&imported.model, &request)?;
+    let folded = fold(&imported.model, &request).map_err(|error| match error {
+        FoldError::Thresholding => report::with_hint(
+            format!("the scheduler's `thresholding` does not fold: {error}"),
+            "convert without `--fold`: `edgetool run` thresholds between the steps",
+        ),
+        other => other.into(),
+    })?;
     let by = match (embedding, two, batch) {
         (true, _, _) => GuidanceBy::Embedding,
         (false, false, _) => GuidanceBy::None,
@@ -161,8 +172,11 @@ pub(super) fn player(fold: &Fold) -> edge_run::Folded {
         },
         steps: fold.steps.iter().map(step).collect(),
         host: fold.scheduler_step == Place::Host,
-        two_prompts: matches!(fold.guidance.by, GuidanceBy::Calls | GuidanceBy::Batch),
-        batch: fold.guidance.by == GuidanceBy::Batch,
+        prompts: match fold.guidance.by {
+            GuidanceBy::None | GuidanceBy::Embedding => edge_run::Prompts::One,
+            GuidanceBy::Calls => edge_run::Prompts::Two,
+            GuidanceBy::Batch => edge_run::Prompts::Joined,
+        },
         channels_last: matches!(fold.image, ImageLayout::Nhwc | ImageLayout::NhwcU8),
     }
 }

@@ -13,7 +13,7 @@ use crate::report;
 /// An opened model.
 pub(crate) enum Model {
     /// A folder that `convert` wrote.
-    Converted { folder: PathBuf, manifest: Manifest },
+    Converted { folder: PathBuf, manifest: Box<Manifest> },
     /// A checkpoint.
     Checkpoint(Box<Imported>),
 }
@@ -22,7 +22,7 @@ impl Model {
     /// Opens whichever it is; a checkpoint is imported with `options`.
     pub(crate) fn open(path: &Path, config: Option<&Path>, options: Options) -> Result<Self> {
         if path.join(MANIFEST_FILE).exists() {
-            let manifest = Manifest::open(path)?;
+            let manifest = Box::new(Manifest::open(path)?);
             check_size(path, &manifest.pipeline, options)?;
             return Ok(Self::Converted { folder: path.to_owned(), manifest });
         }

@@ -123,7 +123,12 @@ fn guidance(args: &Run, pipeline: &Pipeline, fold: Option<&Fold>) -> Result<Guid
     let embedding = pipeline.guidance_embedding;
     let baked = fold.and_then(|f| f.guidance.scale);
     let scale = baked.or(args.guidance).unwrap_or(super::schedule::default_guidance(embedding.is_some()));
-    let Some(width) = embedding else { return Ok(Guidance::TwoPasses { scale }) };
+    let Some(width) = embedding else {
+        if fold.is_some_and(|f| f.guidance.by == GuidanceBy::None) && !args.negative_prompt.is_empty() {
+            report::warn("the model was folded without guidance: the negative prompt is not used");
+        }
+        return Ok(Guidance::TwoPasses { scale });
+    };
     super::schedule::warn_untrained(scale);
     if !args.negative_prompt.is_empty() {
         report::warn("the model has a guidance embedding: the negative prompt is not used");
