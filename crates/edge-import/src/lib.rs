@@ -73,7 +73,8 @@ pub fn import(path: &Path, config: Option<&Path>, options: Options) -> Result<Im
     let mut components = IndexMap::new();
     let mut add = |name: &str, graph| components.insert(name.to_owned(), graph);
     add("text_encoder", arch::clip_text::build(&text, &checkpoint.text_encoder, size)?);
-    add("unet", arch::unet::build(&unet, &checkpoint.unet, size, text.max_position_embeddings)?);
+    let unet_size = net::Size { batch: options.unet_batch.unwrap_or(size.batch), ..size };
+    add("unet", arch::unet::build(&unet, &checkpoint.unet, unet_size, text.max_position_embeddings)?);
     match &vae {
         source::VaeConfig::Kl(kl) => {
             let [decoder, encoder] = arch::autoencoder_kl::build(kl, &checkpoint.vae, size)?;

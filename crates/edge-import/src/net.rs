@@ -17,6 +17,8 @@ pub struct Options {
     pub width: Option<usize>,
     /// Images per run; 1 if absent.
     pub batch: Option<usize>,
+    /// Images per run of the UNet, where it runs on more than one latent for each image; as many if absent.
+    pub unet_batch: Option<usize>,
     /// Shape of the UNet's timestep.
     pub timestep: TimestepShape,
     /// Type of the weights in the graph.

@@ -12,12 +12,13 @@ pub struct Builder {
     graph: Graph,
     names: BTreeSet<String>,
     constants: BTreeMap<(Vec<usize>, Vec<u8>), ValueId>,
+    shared: BTreeMap<String, Vec<ValueId>>,
 }
 
 impl Builder {
     /// An empty graph with this component name.
     pub fn new(name: &str) -> Self {
-        Self { graph: Graph::new(name), names: BTreeSet::new(), constants: BTreeMap::new() }
+        Self { graph: Graph::new(name), names: BTreeSet::new(), constants: BTreeMap::new(), shared: BTreeMap::new() }
     }
 
     /// Declares an input.
@@ -99,6 +100,11 @@ impl Builder {
         self.graph.outputs.push(id);
     }
 
+    /// The type of a value.
+    pub fn ty(&self, id: ValueId) -> &TensorType {
+        self.graph.ty(id)
+    }
+
     /// The shape of a value.
     pub fn shape(&self, id: ValueId) -> &[usize] {
         &self.graph.ty(id).shape
@@ -109,9 +115,33 @@ impl Builder {
         self.graph.check()
     }
 
-    fn value(&mut self, name: &str, ty: TensorType, data: Option<Data>) -> ValueId {
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(crate) fn push(&mut self, node: Node) {
+        self.graph.nodes.push(node);
+    }
+
+    pub(crate) fn value(&mut self, name: &str, ty: TensorType, data: Option<Data>) -> ValueId {
         let name = self.unique(name);
         self.graph.add_value(Value { name, ty, data })
+    }
+
+    /// A constant that is the same value wherever one of the same name and content is asked for.
+    pub(crate) fn shared(&mut self, value: Value) -> ValueId {
+        let name = identifier(&value.name);
+        let alike = |id: &ValueId| {
+            let there = self.graph.value(*id);
+            let data = there.data.as_ref().zip(value.data.as_ref());
+            there.ty == value.ty && data.is_some_and(|(a, b)| a.is_same(b))
+        };
+        if let Some(id) = self.shared.get(&name).into_iter().flatten().copied().find(alike) {
+            return id;
+        }
+        let id = self.value(&name, value.ty, value.data);
+        self.shared.entry(name).or_default().push(id);
+        id
     }
 
     /// A legal C identifier that no other tensor has.

@@ -9,6 +9,7 @@
 //! operations. Functions beyond square root come from `libm`, never from the platform: the same
 //! inputs give the same bits on every machine.
 
+mod affine;
 mod betas;
 mod config;
 mod cousins;
@@ -19,6 +20,7 @@ mod noise;
 mod schedule;
 mod step;
 
+pub use affine::{Affine, Clip};
 pub use config::{BetaSchedule, PredictionType, SchedulerConfig, TimestepSpacing};
 pub use embedding::{guidance_embedding, timestep_embedding};
 pub use error::Error;

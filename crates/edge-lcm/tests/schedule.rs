@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use edge_lcm::{Schedule, SchedulerConfig, StepRequest, Warning};
+use edge_lcm::{BetaSchedule, PredictionType, Schedule, SchedulerConfig, StepRequest, Warning};
 use proptest::prelude::*;
 
 fn schedule(request: &StepRequest) -> Schedule {
@@ -15,7 +15,43 @@ fn refuses(request: &StepRequest, message: &str) {
     assert_eq!(error.to_string(), message);
 }
 
+/// Largest difference between a step and its affine form, of numbers up to some tens: a few roundings of `f32`.
+const ROUNDING: f64 = 2e-5;
+
 proptest! {
+    #[test]
+    fn affine_steps_are_the_steps(
+        steps in 1_usize..=8,
+        prediction in 0_usize..3,
+        betas in 0_usize..3,
+        zero_snr in any::<bool>(),
+        clip in any::<bool>(),
+        scaling in 0.01_f64..20.0,
+        numbers in prop::collection::vec((-3.0_f32..3.0, -1.0_f32..1.0, -3.0_f32..3.0), 1..20),
+    ) {
+        let config = SchedulerConfig {
+            prediction_type: [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction][prediction],
+            beta_schedule: [BetaSchedule::Linear, BetaSchedule::ScaledLinear, BetaSchedule::SquaredcosCapV2][betas],
+            rescale_betas_zero_snr: zero_snr && prediction != 0,
+            clip_sample: clip,
+            timestep_scaling: scaling,
+            ..SchedulerConfig::default()
+        };
+        let schedule = Schedule::new(&config, &StepRequest::steps(steps)).unwrap();
+        let column = |f: fn(&(f32, f32, f32)) -> f32| numbers.iter().map(f).collect::<Vec<f32>>();
+        let (sample, output, noise) = (column(|n| n.0), column(|n| n.0 + n.1), column(|n| n.2));
+        for (index, step) in schedule.affine().unwrap().iter().enumerate() {
+            let fresh = step.takes_noise().then_some(noise.as_slice());
+            let expected = schedule.step(index, 1, &output, &sample, fresh).unwrap().prev_sample;
+            // What the noisiest step multiplies its inputs' roundings by.
+            let gain = expected.iter().fold(1.0, |m: f64, v| m.max(f64::from(v.abs())));
+            let gain = gain.max(step.sample.abs()).max(step.clip.map_or(0.0, |c| c.sample.abs()));
+            for (a, b) in step.next(&sample, &output, &noise).iter().zip(&expected) {
+                prop_assert!(f64::from((a - b).abs()) <= ROUNDING * gain, "step {index}: {a} for {b}");
+            }
+        }
+    }
+
     #[test]
     fn timesteps_descend_from_the_last(steps in 1_usize..=200, original in 1_usize..=1000) {
         let request = StepRequest { original_steps: Some(original), ..StepRequest::steps(steps) };

@@ -15,5 +15,5 @@ pub mod tensors;
 pub mod tokenizer;
 
 pub use error::Error;
-pub use sampler::{Decoder, Graphs, Guidance, Noise, Request, Sampler, Trace};
+pub use sampler::{Decoder, Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Trace};
 pub use session::{Session, set_threads};

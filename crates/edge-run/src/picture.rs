@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use edge_ir::{DType, Tensor};
 use png::text_metadata::{ITXtChunk, TEXtChunk};
 
 /// A picture in red, green and blue, row by row from the top.
@@ -55,6 +56,34 @@ pub enum PictureError {
 ///
 /// Values beyond -1 and 1 are cut off; halves are rounded to even. Fails on another shape and on NaN.
 pub fn from_decoder(output: &[f32], shape: [usize; 4]) -> Result<Vec<Picture>, PictureError> {
+    let values: Vec<f32> = output.iter().map(|x| (x * 0.5 + 0.5).clamp(0.0, 1.0)).collect();
+    from_values(&values, shape)
+}
+
+/// Turns the image that a folded decoder gives into pictures: `float32` from 0 to 1 or `uint8`, `[n, 3, height, width]`
+/// or, with `channels_last`, `[n, height, width, 3]`.
+///
+/// Fails on another shape and on NaN.
+pub fn from_image(image: &Tensor, channels_last: bool) -> Result<Vec<Picture>, PictureError> {
+    let values = match image.ty.dtype {
+        DType::Uint8 => image.bytes.iter().map(|v| f32::from(*v) / 255.0).collect(),
+        _ => image.to_f32s(),
+    };
+    let found = || image.ty.shape.iter().copied().chain([0; 4]);
+    let mut shape = [0; 4];
+    shape.iter_mut().zip(found()).for_each(|(to, from)| *to = from);
+    if !channels_last {
+        return from_values(&values, shape);
+    }
+    let [count, height, width, channels] = shape;
+    let plane = height * width;
+    let place = |i: usize| (i / (plane * channels) * plane + i % plane) * channels + i / plane % channels;
+    let planes: Vec<f32> = (0..values.len()).map(|i| values.get(place(i)).copied().unwrap_or(f32::NAN)).collect();
+    from_values(&planes, [count, channels, height, width])
+}
+
+/// Values from 0 to 1.
+fn from_values(output: &[f32], shape: [usize; 4]) -> Result<Vec<Picture>, PictureError> {
     let [count, channels, height, width] = shape;
     let sizes = [count, 3, height, width];
     let expected = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size)).unwrap_or(usize::MAX);
@@ -70,7 +99,7 @@ pub fn from_decoder(output: &[f32], shape: [usize; 4]) -> Result<Vec<Picture>, P
     }
     let pixels = height * width;
     let pictures = output.chunks_exact((3 * pixels).max(1)).map(|planes| {
-        let values: Vec<f32> = planes.iter().map(|x| (x * 0.5 + 0.5).clamp(0.0, 1.0)).collect();
+        let values = planes.to_vec();
         let rgb = interleave(&values, pixels);
         Picture { width: wide, height: high, values, rgb }
     });

@@ -1,11 +1,13 @@
 //! The files that edgetool writes and reads beside the graphs: their schemas, and nothing else.
 
 mod error;
+mod fold;
 mod judge;
 mod manifest;
 mod prompts;
 
 pub use error::SpecError;
+pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{Component, MANIFEST_FILE, Manifest, Pipeline, Port, SCHEMA, sha256};
 pub use prompts::Prompt;

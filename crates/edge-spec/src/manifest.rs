@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::SpecError;
+use crate::{Fold, SpecError};
 
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
@@ -28,6 +28,9 @@ pub struct Manifest {
     pub weights: String,
     /// What connects the graphs.
     pub pipeline: Pipeline,
+    /// What of the sampler is in the graphs, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
     /// The graphs, in the order of use.
     pub components: Vec<Component>,
 }
@@ -154,6 +157,7 @@ mod tests {
                 taesd_scaling_factor: None,
                 guidance_embedding: Some(256),
             },
+            fold: None,
             components: Vec::new(),
         };
         let path = dir.path().join(MANIFEST_FILE);

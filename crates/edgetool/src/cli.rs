@@ -61,15 +61,99 @@ pub(crate) struct Convert {
     /// Shape of the UNet's timestep input
     #[arg(long, value_enum, default_value_t = Timestep::Shared)]
     pub(crate) timestep: Timestep,
+    /// Put the sampler into the graphs, for a fixed number of steps
+    #[arg(long, value_enum, default_value_t = Fold::None, value_name = "FORM", help_heading = FOLDING)]
+    pub(crate) fold: Fold,
+    /// Sampling steps that are folded [default: 2]
+    #[arg(long, value_name = "N", help_heading = FOLDING)]
+    pub(crate) steps: Option<usize>,
+    /// Guidance scale that is folded, or `input` to leave it an input [default: 8 with a guidance embedding, 1 without]
+    #[arg(long, value_name = "W", value_parser = parse_guidance, allow_negative_numbers = true, help_heading = FOLDING)]
+    pub(crate) guidance: Option<FoldedGuidance>,
+    /// How a UNet without guidance embedding answers to prompt and negative prompt [default: calls]
+    #[arg(long, value_enum, value_name = "HOW", help_heading = FOLDING)]
+    pub(crate) branches: Option<Branches>,
+    /// Who does the scheduler's step [default: graph]
+    #[arg(long, value_enum, value_name = "WHO", help_heading = FOLDING)]
+    pub(crate) scheduler_step: Option<SchedulerStep>,
+    /// Fold LCM whatever scheduler the checkpoint names
+    #[arg(long, value_enum, help_heading = FOLDING)]
+    pub(crate) scheduler: Option<Scheduler>,
+    /// Layout of the picture that a folded decoder gives [default: nchw]
+    #[arg(long, value_enum, value_name = "LAYOUT", help_heading = FOLDING)]
+    pub(crate) image: Option<Image>,
+    /// Which decoder ends the pipeline of `--fold pipeline` [default: vae]
+    #[arg(long, value_enum, help_heading = FOLDING)]
+    pub(crate) decoder: Option<Decoder>,
+    /// Compute keys and values of the cross-attentions in the text encoder, once for a prompt
+    #[arg(long, help_heading = FOLDING)]
+    pub(crate) hoist_kv: bool,
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,
 }
 
+/// The heading of options that fold the sampler.
+const FOLDING: &str = "Folding the sampler";
+
 const CONVERT_EXAMPLES: &str = "Examples:
   edgetool convert tests/fixtures/edgefusion -o edgefusion-onnx
   edgetool convert tests/fixtures/edgefusion -o wide-onnx \\
-      --height 128 --width 192 --opset 21";
+      --height 128 --width 192 --opset 21
+  edgetool convert tests/fixtures/edgefusion -o two-steps \\
+      --fold per-step --steps 2 --guidance 8";
+
+/// How the steps lie in the graphs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fold {
+    /// Not at all: the UNet takes the timestep
+    None,
+    /// One UNet with tables, and the input `step`
+    Table,
+    /// A UNet for each step, with one weight file
+    PerStep,
+    /// All steps in one graph, `sampler`
+    Unrolled,
+    /// Token ids and noise to picture in one graph, `pipeline`
+    Pipeline,
+}
+
+/// The guidance scale to fold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FoldedGuidance {
+    /// An input of the graphs.
+    Input,
+    /// A constant.
+    Scale(f32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Branches {
+    /// The UNet is in the graph twice, with one copy of the weights
+    Calls,
+    /// The UNet runs on twice the images
+    Batch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchedulerStep {
+    /// The graph
+    Graph,
+    /// Whoever runs it, with the coefficients in edgetool.json
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Image {
+    /// float32, 0 to 1, one colour after the other
+    Nchw,
+    /// float32, 0 to 1, the colours of a pixel together
+    Nhwc,
+    /// uint8, one colour after the other
+    NchwU8,
+    /// uint8, the colours of a pixel together
+    NhwcU8,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Weights {
@@ -144,15 +228,15 @@ pub(crate) struct Run {
 /// How to sample.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sampling {
-    /// Sampling steps
-    #[arg(long, default_value_t = 2)]
-    pub(crate) steps: usize,
-    /// Guidance scale [default: 8 with a guidance embedding, 1 without]
+    /// Sampling steps [default: those folded in, else 2]
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Guidance scale [default: that folded in, else 8 with a guidance embedding, 1 without]
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub(crate) guidance: Option<f32>,
-    /// Which decoder makes the picture
-    #[arg(long, value_enum, default_value_t = DecoderName::Vae)]
-    pub(crate) decoder: DecoderName,
+    /// Which decoder makes the picture [default: that folded in, else vae]
+    #[arg(long, value_enum)]
+    pub(crate) decoder: Option<Decoder>,
     /// Sample with LCM whatever scheduler the checkpoint names
     #[arg(long, value_enum)]
     pub(crate) scheduler: Option<Scheduler>,
@@ -164,7 +248,7 @@ const RUN_EXAMPLES: &str = "Examples:
       --steps 4 --seed 7 -o cat.png";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DecoderName {
+pub(crate) enum Decoder {
     /// The autoencoder that the model was trained with
     Vae,
     /// The tiny autoencoder (TAESD) beside it
@@ -294,6 +378,14 @@ fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);
     let opset = text.parse::<u32>().ok().filter(|o| known.clone().any(|k| k == *o));
     opset.ok_or_else(|| format!("expected one of {:?}", known.collect::<Vec<_>>()))
+}
+
+fn parse_guidance(text: &str) -> Result<FoldedGuidance, String> {
+    if text == "input" {
+        return Ok(FoldedGuidance::Input);
+    }
+    let scale = text.parse::<f32>().ok().filter(|scale| scale.is_finite());
+    scale.map(FoldedGuidance::Scale).ok_or_else(|| "expected a number, or `input`".to_owned())
 }
 
 fn parse_size(text: &str) -> Result<(usize, usize), String> {

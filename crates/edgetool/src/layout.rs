@@ -50,6 +50,13 @@ pub(crate) fn write_rest(imported: &Imported, folder: &Path) -> Result<()> {
         &folder.join("model_index.json"),
         &text(&model_index(checkpoint, imported.pipeline.guidance_embedding.is_some())),
     )?;
+    write_shared(imported, folder)
+}
+
+/// Writes what a folded model needs beside its graphs: scheduler, tokenizer, licence. diffusers' configurations and its
+/// index are not among it, since no pipeline of diffusers can play the graphs.
+pub(crate) fn write_shared(imported: &Imported, folder: &Path) -> Result<()> {
+    let checkpoint = &imported.checkpoint;
     fs::create_dir(folder.join("scheduler"))?;
     write(&folder.join("scheduler/scheduler_config.json"), &checkpoint.scheduler.text())?;
     fs::create_dir(folder.join("tokenizer"))?;

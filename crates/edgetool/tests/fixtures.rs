@@ -5,26 +5,14 @@ mod common;
 
 use std::fs;
 
-use common::tensors::{self, Tensor, Tensors, relative_l2};
-use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees, fixtures, read_png};
+use common::pipeline::{
+    PIPELINE, Pair, assert_same_picture, assert_within, draw, golden, golden_runs, named, write_noise,
+};
+use common::tensors::{Tensor, Tensors};
+use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees, read_png};
 
 /// Relative L2 error of one network: float32 sums in another order than torch's, over some tens of layers.
 const NETWORK: f64 = 2e-5;
-/// Relative L2 error of a whole run: the errors of text encoder, UNet steps and decoder one after the other.
-const PIPELINE: f64 = 1e-4;
-/// The part of an 8-bit picture's values that may be rounded to the neighbour.
-const ROUNDED: f64 = 0.001;
-
-/// A tensor of the golden file and what the program made of it.
-type Pair<'a> = (&'a str, Tensor, &'a Tensor);
-
-fn golden(fixture: &str) -> Tensors {
-    tensors::read(&fixtures().join(fixture).join("golden.safetensors"))
-}
-
-fn named<const N: usize>(tensors: [(&str, Tensor); N]) -> Tensors {
-    tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()
-}
 
 /// The inputs of a UNet, with the guidance embedding if the golden file has one.
 fn unet_inputs(golden: &Tensors, latent: &str, context: &str, timestep: Tensor) -> Tensors {
@@ -73,50 +61,6 @@ fn evaluated<'a>(sandbox: &Sandbox, folder: &str, golden: &'a Tensors) -> Vec<Pa
         pairs.push((to, run(component, named([(input, golden[from].clone())])), &golden[to]));
     }
     pairs
-}
-
-#[track_caller]
-fn assert_within(tolerance: f64, pairs: &[Pair<'_>]) {
-    for (name, found, expected) in pairs {
-        let error = relative_l2(found, expected);
-        assert!(error <= tolerance, "{name}: relative error {error:e}, expected {tolerance:e} at most");
-    }
-}
-
-/// Runs the golden pipeline and returns its tensors and its picture's bytes.
-#[track_caller]
-fn draw(sandbox: &Sandbox, model: &str, options: &[&str]) -> (Tensors, Vec<u8>) {
-    let args = ["run", model, "--prompt", PROMPT, "--quiet", "-o", "p.png", "--save-tensors", "p.safetensors"];
-    let ran = sandbox.ok(&[&args, options].concat());
-    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
-    (tensors::read(&sandbox.path("p.safetensors")), fs::read(sandbox.path("p.png")).unwrap())
-}
-
-fn write_noise(sandbox: &Sandbox, golden: &Tensors) {
-    let noise = named([("latent", golden["pipe.latent"].clone()), ("noise", golden["pipe.noise"].clone())]);
-    tensors::write(&sandbox.path("noise.safetensors"), &noise);
-}
-
-/// The golden runs: steps and guidance.
-fn golden_runs(golden: &Tensors) -> Vec<(&str, &str)> {
-    let ends = golden.keys().filter_map(|key| key.strip_prefix("pipe.s")?.strip_suffix(".denoised"));
-    let found: Vec<_> = ends.filter_map(|end| end.split_once(".g")).collect();
-    assert!(["1", "2", "4"].iter().all(|n| found.iter().any(|(steps, _)| steps == n)), "{found:?}");
-    found
-}
-
-/// 8-bit values `[1,3,h,w]` against the pixels of a picture.
-#[track_caller]
-fn assert_same_picture(sandbox: &Sandbox, expected: &Tensor) {
-    let png = read_png(&sandbox.path("p.png"));
-    let [_, _, height, width] = expected.shape[..] else { panic!("{:?}", expected.shape) };
-    assert_eq!((png.height as usize, png.width as usize), (height, width));
-    let plane = height * width;
-    let difference = |i: usize| png.rgb[i].abs_diff(expected.bytes[i % 3 * plane + i / 3]);
-    let differences: Vec<u8> = (0..3 * plane).map(difference).filter(|d| *d > 0).collect();
-    assert!(differences.iter().all(|d| *d == 1), "{differences:?}");
-    let share = f64::from(u32::try_from(differences.len()).unwrap()) / f64::from(u32::try_from(3 * plane).unwrap());
-    assert!(share <= ROUNDED, "{} of {} values differ", differences.len(), 3 * plane);
 }
 
 macro_rules! on_every_fixture {

@@ -97,6 +97,19 @@ impl Data {
         numbers.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 
+    /// Whether the two are the same bytes: of the same place in a file, or equal in memory. False may also mean that it
+    /// would take reading to know.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::Owned(a), Source::Owned(b)) => a == b,
+            (Source::Mapped { file: a, offset, len }, Source::Mapped { file: b, offset: o, len: l }) => {
+                (a.path(), offset, len) == (b.path(), o, l)
+            }
+            (Source::Cast { inner: a, to, .. }, Source::Cast { inner: b, to: t, .. }) => to == t && a.is_same(b),
+            _ => false,
+        }
+    }
+
     /// The file range that holds the bytes as they are, if there is one.
     pub fn location(&self) -> Option<(&Arc<MappedFile>, u64)> {
         match &self.0 {

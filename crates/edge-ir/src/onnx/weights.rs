@@ -20,11 +20,29 @@ pub(super) fn is_outside(data: &Data) -> bool {
     data.is_streamed()
 }
 
+/// A weight of one or more graphs.
+pub(super) type Weight<'a> = (&'a Value, &'a Data);
+
+/// The weights of graphs that share a folder, each once; the error is the name of one that is not the same in all.
+pub(super) fn of<'a>(graphs: impl Iterator<Item = &'a Graph>) -> Result<Vec<Weight<'a>>, &'a str> {
+    let mut seen: BTreeMap<&str, &Data> = BTreeMap::new();
+    let mut weights = Vec::new();
+    for (_, value, data) in graphs.flat_map(Graph::initializers).filter(|(_, _, d)| is_outside(d)) {
+        match seen.get(value.name.as_str()) {
+            None => weights.push((value, data)),
+            Some(there) if there.is_same(data) => continue,
+            Some(_) => return Err(&value.name),
+        }
+        seen.insert(&value.name, data);
+    }
+    Ok(weights)
+}
+
 /// Places all weights one after the other in one file; returns the places by tensor name and the file's size.
-pub(super) fn lay_out(graph: &Graph, file_name: &str) -> (BTreeMap<String, Place>, u64) {
+pub(super) fn lay_out(weights: &[Weight<'_>], file_name: &str) -> (BTreeMap<String, Place>, u64) {
     let mut end = 0_u64;
     let mut places = BTreeMap::new();
-    for (_, value, data) in graph.initializers().filter(|(_, _, d)| is_outside(d)) {
+    for (value, data) in weights {
         let offset = end.next_multiple_of(ALIGN);
         places.insert(value.name.clone(), Place::File { location: file_name.to_owned(), offset, len: data.len() });
         end = offset + data.len();
@@ -34,14 +52,14 @@ pub(super) fn lay_out(graph: &Graph, file_name: &str) -> (BTreeMap<String, Place
 
 /// Streams all weights to their places, in parallel.
 pub(super) fn copy(
-    graph: &Graph,
+    weights: &[Weight<'_>],
     path: &Path,
     places: &BTreeMap<String, Place>,
     size: u64,
 ) -> Result<Vec<NonFinite>, Error> {
     let file = File::create(path).map_err(Error::io("write", path))?;
     file.set_len(size).map_err(Error::io("write", path))?;
-    each_weight(graph, |value, data, scan| {
+    each_weight(weights, |value, data, scan| {
         let Some(Place::File { offset, .. }) = places.get(&value.name) else { return Ok(()) };
         let mut at = *offset;
         data.stream(&mut |chunk| {
@@ -55,10 +73,10 @@ pub(super) fn copy(
 
 /// Links every file that holds weights into `dir` under its own name and returns the weights' places in them; `None`
 /// where a weight is in no file, or the file system cannot link.
-pub(super) fn link(graph: &Graph, dir: &Path) -> Result<Option<BTreeMap<String, Place>>, Error> {
+pub(super) fn link(weights: &[Weight<'_>], dir: &Path) -> Result<Option<BTreeMap<String, Place>>, Error> {
     let mut linked: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut places = BTreeMap::new();
-    for (_, value, data) in graph.initializers().filter(|(_, _, d)| is_outside(d)) {
+    for (value, data) in weights {
         let Some((file, offset)) = data.location() else { return Ok(None) };
         if !linked.contains_key(file.path()) {
             let name = format!("weights_{}.safetensors", linked.len());
@@ -82,8 +100,8 @@ fn unlink<'a>(dir: &Path, names: impl Iterator<Item = &'a String>) -> Result<(),
 }
 
 /// Reads all weights, in parallel, only to look for numbers that are not finite.
-pub(super) fn scan(graph: &Graph) -> Result<Vec<NonFinite>, Error> {
-    each_weight(graph, |_, data, scan| {
+pub(super) fn scan(weights: &[Weight<'_>]) -> Result<Vec<NonFinite>, Error> {
+    each_weight(weights, |_, data, scan| {
         data.stream(&mut |chunk| {
             scan.look(chunk);
             Ok(())
@@ -92,13 +110,12 @@ pub(super) fn scan(graph: &Graph) -> Result<Vec<NonFinite>, Error> {
 }
 
 fn each_weight(
-    graph: &Graph,
+    weights: &[Weight<'_>],
     work: impl Fn(&Value, &Data, &mut Scan) -> Result<(), Error> + Sync,
 ) -> Result<Vec<NonFinite>, Error> {
-    let weights: Vec<_> = graph.initializers().filter(|(_, _, d)| is_outside(d)).collect();
     let found: Vec<Option<NonFinite>> = weights
         .par_iter()
-        .map(|(_, value, data)| {
+        .map(|(value, data)| {
             let mut scan = Scan { dtype: value.ty.dtype, count: 0 };
             work(value, data, &mut scan)?;
             Ok((scan.count > 0).then(|| NonFinite { tensor: value.name.clone(), count: scan.count }))

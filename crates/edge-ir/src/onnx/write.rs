@@ -68,23 +68,45 @@ pub struct Written {
 /// # Errors
 /// If the disk refuses, the opset lacks an operator, or an inline model would pass protobuf's 2 GiB.
 pub fn write(graph: &Checked<Graph>, dir: &Path, options: WriteOptions) -> Result<Written, Error> {
-    let path = dir.join(MODEL_FILE);
-    let ir_version = ir_version(graph, &path, options.opset)?;
-    let places = match options.weights {
-        WeightMode::Inline => return write_inline(graph, &path, options.opset, ir_version),
-        WeightMode::Link => weights::link(graph, dir)?,
-        WeightMode::Copy => None,
-    };
-    let (places, weights, non_finite) = if let Some(places) = places {
-        (places, WeightMode::Link, weights::scan(graph)?)
+    write_all(&[(MODEL_FILE, graph)], dir, options)
+}
+
+/// Writes graphs under their file names into one folder. Weights of the same name are one, in one file for all graphs.
+///
+/// # Errors
+/// As [`write`], and if two weights have the same name and are not the same.
+pub fn write_all(graphs: &[(&str, &Checked<Graph>)], dir: &Path, options: WriteOptions) -> Result<Written, Error> {
+    let mut versions = Vec::new();
+    for (name, graph) in graphs {
+        versions.push(ir_version(graph, &dir.join(name), options.opset)?);
+    }
+    if options.weights == WeightMode::Inline {
+        let mut written = Written { weights: WeightMode::Inline, non_finite: Vec::new() };
+        for ((name, graph), version) in graphs.iter().zip(versions) {
+            let found = write_inline(graph, &dir.join(name), options.opset, version)?;
+            written
+                .non_finite
+                .extend(found.into_iter().filter(|f| !written.non_finite.contains(f)).collect::<Vec<_>>());
+        }
+        return Ok(written);
+    }
+    let weights = weights::of(graphs.iter().map(|(_, graph)| &***graph)).map_err(|name| Error::Write {
+        path: dir.to_owned(),
+        reason: format!("the graphs have different weights of the name `{name}`"),
+    })?;
+    let linked = if options.weights == WeightMode::Link { weights::link(&weights, dir)? } else { None };
+    let (places, mode, non_finite) = if let Some(places) = linked {
+        (places, WeightMode::Link, weights::scan(&weights)?)
     } else {
-        let (places, size) = weights::lay_out(graph, DATA_FILE);
-        let found = weights::copy(graph, &dir.join(DATA_FILE), &places, size)?;
+        let (places, size) = weights::lay_out(&weights, DATA_FILE);
+        let found = weights::copy(&weights, &dir.join(DATA_FILE), &places, size)?;
         (places, WeightMode::Copy, found)
     };
-    let bytes = encode_with(graph, options.opset, ir_version, &places);
-    std::fs::write(&path, bytes).map_err(Error::io("write", &path))?;
-    Ok(Written { weights, non_finite })
+    for ((name, graph), version) in graphs.iter().zip(versions) {
+        let (path, bytes) = (dir.join(name), encode_with(graph, options.opset, version, &places));
+        std::fs::write(&path, bytes).map_err(Error::io("write", &path))?;
+    }
+    Ok(Written { weights: mode, non_finite })
 }
 
 /// The model as one ONNX file in memory, its constants in it.
@@ -120,7 +142,7 @@ fn ir_version(graph: &Graph, path: &Path, opset: u32) -> Result<i64, Error> {
 }
 
 /// The graph is one length-delimited field, so its length is computed first; then the weights stream into it.
-fn write_inline(graph: &Graph, path: &Path, opset: u32, ir_version: i64) -> Result<Written, Error> {
+fn write_inline(graph: &Graph, path: &Path, opset: u32, ir_version: i64) -> Result<Vec<NonFinite>, Error> {
     let place = |_: &Value, data: &Data| if weights::is_outside(data) { Place::Later } else { Place::Here };
     let (model, tensors) = encode(graph, opset, ir_version, &place);
     let (envelope, body) = split(model);
@@ -144,7 +166,7 @@ fn write_inline(graph: &Graph, path: &Path, opset: u32, ir_version: i64) -> Resu
         non_finite.extend(part.write(&mut put)?);
     }
     out.flush().map_err(Error::io("write", path))?;
-    Ok(Written { weights: WeightMode::Inline, non_finite })
+    Ok(non_finite)
 }
 
 /// The bytes of the model around its graph, and of the graph without initializers.

@@ -16,6 +16,7 @@ pub(super) static OPERATORS: &[Operator] = &[
     unary("Erf", 13),
     unary("Sin", 7),
     unary("Cos", 7),
+    unary("Round", 11),
     Operator {
         name: "Clip",
         domain: "",

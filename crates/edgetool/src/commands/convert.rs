@@ -8,24 +8,62 @@ use edge_import::{Imported, Options, TimestepShape, WeightType};
 use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
 use edge_ir::{Checked, Graph};
 use edge_lcm::SchedulerConfig;
-use edge_spec::{Component, MANIFEST_FILE, Manifest, SCHEMA, sha256};
+use edge_passes::fold::Folded;
+use edge_spec::{MANIFEST_FILE, Manifest, SCHEMA, sha256};
 
-use crate::cli::{Convert, Dtype, Timestep, Weights};
+use super::fold;
+use crate::cli::{Convert, Dtype, Fold, Timestep, Weights};
 use crate::staging::Staging;
 use crate::{layout, report};
+
+/// A folder of graphs that share their weights' file: file name, component's name and graph of each.
+struct Group<'a> {
+    folder: String,
+    graphs: Vec<(String, String, &'a Checked<Graph>)>,
+}
 
 /// Converts as the arguments say.
 pub(crate) fn convert(args: &Convert) -> Result<()> {
     let cannot = || format!("cannot convert `{}`", args.source.display());
-    let imported = edge_import::import(&args.source, args.config.as_deref(), options(args)).with_context(cannot)?;
+    let options = options(args);
+    let imported = edge_import::import(&args.source, args.config.as_deref(), options).with_context(cannot)?;
+    let folded = if args.fold == Fold::None {
+        fold::refuse_options(args).with_context(cannot)?;
+        None
+    } else {
+        Some(fold::folded(args, &imported, options).with_context(cannot)?)
+    };
+    let groups = match &folded {
+        Some((folded, _)) => folded_groups(folded),
+        None => imported.model.components.iter().map(|(name, graph)| group(name, graph)).collect(),
+    };
+    let facts = folded.as_ref().map(|(_, facts)| facts.clone());
     let staging = Staging::folder(&args.output, args.force)?;
-    let written = write(args, &imported, staging.path()).with_context(cannot)?;
+    let written = write(args, &imported, &groups, facts, staging.path()).with_context(cannot)?;
     staging.commit()?;
-    if let Err(error) = SchedulerConfig::from_json(&imported.checkpoint.scheduler.text()) {
+    if folded.is_none()
+        && let Err(error) = SchedulerConfig::from_json(&imported.checkpoint.scheduler.text())
+    {
         report::warn(format!("the scheduler was copied, but `edgetool run` will not sample with it: {error}"));
     }
-    report::say(summary(args, &imported, written));
+    report::say(summary(args, &imported, &groups, written));
     Ok(())
+}
+
+fn group<'a>(name: &str, graph: &'a Checked<Graph>) -> Group<'a> {
+    Group { folder: name.to_owned(), graphs: vec![(MODEL_FILE.to_owned(), name.to_owned(), graph)] }
+}
+
+fn folded_groups(folded: &Folded) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for part in &folded.parts {
+        let graph = (format!("{}.onnx", part.file), part.name.clone(), &part.graph);
+        match groups.last_mut().filter(|g| g.folder == part.folder) {
+            Some(group) => group.graphs.push(graph),
+            None => groups.push(Group { folder: part.folder.clone(), graphs: vec![graph] }),
+        }
+    }
+    groups
 }
 
 fn options(args: &Convert) -> Options {
@@ -33,6 +71,7 @@ fn options(args: &Convert) -> Options {
         height: args.height,
         width: args.width,
         batch: Some(args.batch),
+        unet_batch: None,
         timestep: match args.timestep {
             Timestep::Shared => TimestepShape::Shared,
             Timestep::PerImage => TimestepShape::PerImage,
@@ -45,7 +84,13 @@ fn options(args: &Convert) -> Options {
 }
 
 /// Writes everything and returns where the weights went.
-fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMode> {
+fn write(
+    args: &Convert,
+    imported: &Imported,
+    groups: &[Group<'_>],
+    fold: Option<edge_spec::Fold>,
+    folder: &Path,
+) -> Result<WeightMode> {
     let asked = match args.weights {
         Weights::Copy => WeightMode::Copy,
         Weights::Link => WeightMode::Link,
@@ -53,28 +98,42 @@ fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMod
     };
     let mut components = Vec::new();
     let mut used = asked;
-    for (name, graph) in &imported.model.components {
+    for Group { folder: name, graphs } in groups {
         let dir = folder.join(name);
         fs::create_dir(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
-        let written = edge_ir::onnx::write(graph, &dir, WriteOptions { opset: args.opset, weights: asked })?;
+        let files: Vec<(&str, &Checked<Graph>)> =
+            graphs.iter().map(|(file, _, graph)| (file.as_str(), *graph)).collect();
+        let written = edge_ir::onnx::write_all(&files, &dir, WriteOptions { opset: args.opset, weights: asked })?;
         if written.weights != asked {
             used = written.weights;
         }
         warn_non_finite(name, &written.non_finite);
-        components.push(describe(name, &dir, graph)?);
+        for (file, component, graph) in graphs {
+            let hash = hash(&dir.join(file))?;
+            components.push(layout::component(component, format!("{name}/{file}"), hash, graph));
+        }
     }
     if used != asked {
         report::warn(
             "the weights cannot be linked into the output folder (another file system, or a cast): they were copied",
         );
     }
-    layout::write_rest(imported, folder)?;
+    let mut pipeline = layout::pipeline(&imported.pipeline);
+    if fold.is_some() {
+        layout::write_shared(imported, folder)?;
+        // The factors are in the decoders.
+        pipeline.vae_scaling_factor = 1.0;
+        pipeline.taesd_scaling_factor = pipeline.taesd_scaling_factor.map(|_| 1.0);
+    } else {
+        layout::write_rest(imported, folder)?;
+    }
     let manifest = Manifest {
         schema: SCHEMA.into(),
         producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")).into(),
         opset: args.opset,
         weights: mode_name(used).into(),
-        pipeline: layout::pipeline(&imported.pipeline),
+        pipeline,
+        fold,
         components,
     };
     let path = folder.join(MANIFEST_FILE);
@@ -82,11 +141,9 @@ fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMod
     Ok(used)
 }
 
-fn describe(name: &str, dir: &Path, graph: &Checked<Graph>) -> Result<Component> {
-    let path = dir.join(MODEL_FILE);
+fn hash(path: &Path) -> Result<String> {
     let read = || format!("cannot read `{}`", path.display());
-    let hash = sha256(File::open(&path).with_context(read)?).with_context(read)?;
-    Ok(layout::component(name, format!("{name}/{MODEL_FILE}"), hash, graph))
+    sha256(File::open(path).with_context(read)?).with_context(read)
 }
 
 fn warn_non_finite(component: &str, found: &[NonFinite]) {
@@ -112,16 +169,16 @@ fn mode_name(mode: WeightMode) -> &'static str {
     }
 }
 
-fn summary(args: &Convert, imported: &Imported, weights: WeightMode) -> String {
+fn summary(args: &Convert, imported: &Imported, groups: &[Group<'_>], weights: WeightMode) -> String {
     let p = &imported.pipeline;
     let (from, to, mode) = (args.source.display(), args.output.display(), mode_name(weights));
     let head =
         format!("converted `{from}` to `{to}`: {}x{} pixels, opset {}, weights {mode}", p.height, p.width, args.opset);
-    let line = |(name, graph): (&String, &Checked<Graph>)| {
+    let line = |(_, name, graph): &(String, String, &Checked<Graph>)| {
         let parameters = millions(edge_ir::stats(graph).parameters);
         format!("  {name:<14} {parameters:>9} M parameters  {:>5} nodes", graph.nodes.len())
     };
-    let lines = imported.model.components.iter().map(line);
+    let lines = groups.iter().flat_map(|group| &group.graphs).map(line);
     std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 

@@ -14,7 +14,7 @@ use edge_verify::{Judge, Share, Tally};
 use serde_json::{Map, Value, json};
 
 use super::model::Model;
-use super::sampling;
+use super::sampling::Sampling;
 use crate::cli::{Evaluate, Format};
 use crate::report;
 use crate::staging::Staging;
@@ -31,7 +31,7 @@ pub(crate) fn evaluate(args: &Evaluate) -> Result<()> {
     prompts.truncate(args.limit.map_or(usize::MAX, std::num::NonZero::get));
     let mut judge = open_judge(&args.judge)?;
     let model = Model::open(&args.model, args.config.as_deref(), Options::default()).with_context(cannot)?;
-    let pictures = draw(args, &model, &prompts).with_context(cannot)?;
+    let (pictures, steps) = draw(args, &model, &prompts).with_context(cannot)?;
     let mut tally = judge.tally();
     let mut readings = Vec::new();
     for (index, (prompt, picture)) in prompts.iter().zip(&pictures).enumerate() {
@@ -45,11 +45,11 @@ pub(crate) fn evaluate(args: &Evaluate) -> Result<()> {
         );
     }
     if let Some(staging) = output {
-        write(args, staging.path(), &prompts, &pictures, &summary(args, &tally, Some(readings)))?;
+        write(args, staging.path(), &prompts, &pictures, &summary(args, steps, &tally, Some(readings)))?;
         staging.commit()?;
     }
     report::data(match args.format {
-        Format::Json => summary(args, &tally, None).to_string(),
+        Format::Json => summary(args, steps, &tally, None).to_string(),
         Format::Text => table(&tally),
     })
 }
@@ -61,33 +61,31 @@ fn open_judge(folder: &Path) -> Result<Judge> {
     Ok(Judge::new(spec, &graph, Box::new(session))?)
 }
 
-fn draw(args: &Evaluate, model: &Model, prompts: &[Prompt]) -> Result<Vec<Picture>> {
+fn draw(args: &Evaluate, model: &Model, prompts: &[Prompt]) -> Result<(Vec<Picture>, usize)> {
     let pipeline = model.pipeline();
     ensure!(
         pipeline.batch == 1,
         "expected a model that draws one picture at a time, got a batch of {}",
         pipeline.batch
     );
-    let schedule = sampling::schedule(&args.sampling, model.root())?;
+    let sampling = Sampling::new(&args.sampling, &args.model, model)?;
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
-    let guidance = sampling::guidance(&args.sampling, &pipeline)?;
-    let decoder = sampling::decoder(&args.sampling, &args.model, &pipeline)?;
     let request = |(index, prompt): (usize, &Prompt)| Request {
         prompt: prompt.text.clone(),
         negative_prompt: String::new(),
-        guidance,
+        guidance: sampling.guidance,
         noise: Noise::Seed(args.seed + index as u64),
     };
     let requests: Vec<_> = prompts.iter().enumerate().map(request).collect();
     let bar = report::progress_bar(args.quiet);
-    let graphs = sampling::graphs(model);
-    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule, decoder };
+    let graphs = model.graphs();
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
     let mut drawn = Vec::new();
     sampler.draw_each(&requests, &mut |what| bar.set_message(what.to_owned()), &mut |_, pictures, _| {
         drawn.extend(pictures);
     })?;
     bar.finish_and_clear();
-    Ok(drawn)
+    Ok((drawn, sampling.steps()))
 }
 
 /// `[3, height, width]` with the values of the 8-bit pixels, which are what a person sees.
@@ -113,12 +111,12 @@ fn write(args: &Evaluate, folder: &Path, prompts: &[Prompt], pictures: &[Picture
     std::fs::write(&path, format!("{report:#}\n")).with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-fn summary(args: &Evaluate, tally: &Tally, readings: Option<Vec<Value>>) -> Value {
+fn summary(args: &Evaluate, steps: usize, tally: &Tally, readings: Option<Vec<Value>>) -> Value {
     let share = |share: &Share| json!({"right": share.right, "of": share.of, "share": share.value()});
     let heads: Map<_, _> = tally.heads.iter().map(|(name, of)| (name.clone(), share(of))).collect();
     let mut object = json!({
         "schema": SCHEMA,
-        "steps": args.sampling.steps,
+        "steps": steps,
         "seed": args.seed,
         "prompt_accuracy": share(&tally.accuracy),
         "counts": tally.accuracy_heads,

@@ -3,10 +3,12 @@
 mod convert;
 mod eval;
 mod evaluate;
+mod fold;
 mod inspect;
 mod model;
 mod run;
 mod sampling;
+mod schedule;
 
 use anyhow::Result;
 

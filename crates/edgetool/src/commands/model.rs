@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use edge_import::{Imported, Options};
 use edge_ir::{Checked, Graph};
-use edge_spec::{MANIFEST_FILE, Manifest, Pipeline};
+use edge_spec::{Fold, MANIFEST_FILE, Manifest, Pipeline};
 
 use crate::layout;
 use crate::report;
@@ -13,7 +13,7 @@ use crate::report;
 /// An opened model.
 pub(crate) enum Model {
     /// A folder that `convert` wrote.
-    Converted { folder: PathBuf, manifest: Manifest },
+    Converted { folder: PathBuf, manifest: Box<Manifest> },
     /// A checkpoint.
     Checkpoint(Box<Imported>),
 }
@@ -22,7 +22,7 @@ impl Model {
     /// Opens whichever it is; a checkpoint is imported with `options`.
     pub(crate) fn open(path: &Path, config: Option<&Path>, options: Options) -> Result<Self> {
         if path.join(MANIFEST_FILE).exists() {
-            let manifest = Manifest::open(path)?;
+            let manifest = Box::new(Manifest::open(path)?);
             check_size(path, &manifest.pipeline, options)?;
             return Ok(Self::Converted { folder: path.to_owned(), manifest });
         }
@@ -52,11 +52,28 @@ impl Model {
         }
     }
 
+    /// The same, for a sampler.
+    pub(crate) fn graphs(&self) -> impl Fn(&str) -> Result<Checked<Graph>, edge_run::Error> {
+        |name: &str| {
+            let failed =
+                |source: anyhow::Error| edge_run::Error::Component { name: name.to_owned(), source: source.into() };
+            self.graph(name).map_err(failed)
+        }
+    }
+
     /// What connects the components.
     pub(crate) fn pipeline(&self) -> Pipeline {
         match self {
             Self::Converted { manifest, .. } => manifest.pipeline.clone(),
             Self::Checkpoint(imported) => layout::pipeline(&imported.pipeline),
+        }
+    }
+
+    /// What of the sampler is in the graphs.
+    pub(crate) fn fold(&self) -> Option<&Fold> {
+        match self {
+            Self::Converted { manifest, .. } => manifest.fold.as_ref(),
+            Self::Checkpoint(_) => None,
         }
     }
 

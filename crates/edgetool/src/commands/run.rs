@@ -9,11 +9,11 @@ use edge_import::Options;
 use edge_ir::{DType, TensorType};
 use edge_run::picture::{Picture, write_png};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Decoder, Guidance, Noise, Request, Sampler, Trace, tensors};
+use edge_run::{Guidance, Noise, Request, Sampler, Trace, tensors};
 use edge_spec::Pipeline;
 
 use super::model::Model;
-use super::sampling;
+use super::sampling::Sampling;
 use crate::cli::Run;
 use crate::report;
 use crate::staging::Staging;
@@ -42,30 +42,22 @@ type Settings = Vec<(String, String)>;
 
 fn draw(args: &Run, model: &Model) -> Result<(Vec<Picture>, Trace, Settings)> {
     let pipeline = model.pipeline();
-    let schedule = sampling::schedule(&args.sampling, model.root())?;
-    let decoder = sampling::decoder(&args.sampling, &args.model, &pipeline)?;
+    let sampling = Sampling::new(&args.sampling, &args.model, model)?;
+    sampling.warn_unused(&args.negative_prompt);
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
-    let request = request(args, &pipeline)?;
-    let settings = settings(args, &pipeline, &request, decoder);
+    let request = Request {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        guidance: sampling.guidance,
+        noise: noise(args, &pipeline)?,
+    };
+    let settings = settings(args, &pipeline, &request, &sampling);
     let bar = report::progress_bar(args.quiet);
-    let graphs = sampling::graphs(model);
-    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, schedule: &schedule, decoder };
+    let graphs = model.graphs();
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
     let drawn = sampler.draw(&request, &mut |what| bar.set_message(what.to_owned()))?;
     bar.finish_and_clear();
     Ok((drawn.0, drawn.1, settings))
-}
-
-fn request(args: &Run, pipeline: &Pipeline) -> Result<Request> {
-    let guidance = sampling::guidance(&args.sampling, pipeline)?;
-    if matches!(guidance, Guidance::Embedding { .. }) && !args.negative_prompt.is_empty() {
-        report::warn("the model has a guidance embedding: the negative prompt is not used");
-    }
-    Ok(Request {
-        prompt: args.prompt.clone(),
-        negative_prompt: args.negative_prompt.clone(),
-        guidance,
-        noise: noise(args, pipeline)?,
-    })
 }
 
 fn noise(args: &Run, pipeline: &Pipeline) -> Result<Noise> {
@@ -87,7 +79,7 @@ fn noise(args: &Run, pipeline: &Pipeline) -> Result<Noise> {
 }
 
 /// What a reader of the picture needs to draw it again.
-fn settings(args: &Run, pipeline: &Pipeline, request: &Request, decoder: Decoder) -> Settings {
+fn settings(args: &Run, pipeline: &Pipeline, request: &Request, sampling: &Sampling) -> Settings {
     let scale = match request.guidance {
         Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale } => scale,
     };
@@ -99,9 +91,9 @@ fn settings(args: &Run, pipeline: &Pipeline, request: &Request, decoder: Decoder
         ("Software", concat!("edgetool ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("prompt", args.prompt.clone()),
         ("seed", noise),
-        ("steps", args.sampling.steps.to_string()),
+        ("steps", sampling.steps().to_string()),
         ("guidance", scale.to_string()),
-        ("decoder", decoder.component.to_owned()),
+        ("decoder", sampling.decoder.component.to_owned()),
         ("size", format!("{}x{}", pipeline.height, pipeline.width)),
     ];
     if !args.negative_prompt.is_empty() {

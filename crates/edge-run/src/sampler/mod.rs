@@ -1,14 +1,25 @@
 //! Prompt to picture: text encoder, LCM steps through the UNet, decoder, as diffusers' pipelines connect them
 //! (`pipeline_latent_consistency_text2img.py`; `pipeline_stable_diffusion.py` for models without a guidance embedding).
 
+mod feeds;
+mod folded;
+mod loader;
+mod noise;
+
 use std::collections::BTreeMap;
 
-use edge_ir::{Checked, DType, Executor, Graph, Tensor};
-use edge_lcm::{Schedule, TorchGenerator, guidance_embedding};
+use edge_ir::{Checked, Graph, Tensor};
+use edge_lcm::{Schedule, guidance_embedding};
 
-use crate::picture::{Picture, from_decoder};
+use crate::picture::{Picture, from_decoder, from_image};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Session};
+
+pub use folded::{Folded, Form, Prompts};
+
+use feeds::{Feeds, check_finite, input_shape, run, run_for_one};
+use loader::Loader;
+use noise::NoiseSource;
 
 /// Gives a component's graph by name. Components are loaded when it is their turn and dropped after it.
 pub type Graphs<'a> = &'a dyn Fn(&str) -> Result<Checked<Graph>, Error>;
@@ -23,7 +34,7 @@ pub enum Guidance {
         /// Width of `timestep_cond`.
         width: usize,
     },
-    /// The UNet runs on the negative prompt as well where the scale is above 1.
+    /// The UNet answers to the negative prompt as well where the scale is above 1.
     TwoPasses {
         /// Guidance scale; 1 means none.
         scale: f32,
@@ -82,9 +93,18 @@ pub struct Sampler<'a> {
     /// Splits prompts.
     pub tokenizer: &'a Tokenizer,
     /// The steps to take.
-    pub schedule: &'a Schedule,
+    pub plan: Plan<'a>,
     /// The decoder.
     pub decoder: Decoder,
+}
+
+/// Who takes the steps.
+#[derive(Clone, Copy, Debug)]
+pub enum Plan<'a> {
+    /// The sampler here, around the UNet.
+    Schedule(&'a Schedule),
+    /// The graphs, into which they were folded.
+    Folded(&'a Folded),
 }
 
 impl Sampler<'_> {
@@ -100,8 +120,8 @@ impl Sampler<'_> {
         Ok(drawn.unwrap_or_default())
     }
 
-    /// Draws for each request, with each component loaded once. `done` receives the requests' numbers and results, one
-    /// after the other.
+    /// Draws for each request; of several, each graph is loaded once. `done` receives the requests' numbers and results,
+    /// one after the other.
     ///
     /// # Errors
     /// As [`Sampler::draw`].
@@ -111,106 +131,163 @@ impl Sampler<'_> {
         progress: &mut dyn FnMut(&str),
         done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
     ) -> Result<(), Error> {
-        progress("text encoder");
-        let mut encoder = self.load("text_encoder")?;
+        let mut graphs = Loader::new(self.graphs, requests.len() > 1);
         let mut traces = vec![Trace::default(); requests.len()];
+        if let Plan::Folded(folded) = self.plan
+            && folded.form == Form::Pipeline
+        {
+            for (index, (request, mut trace)) in requests.iter().zip(traces).enumerate() {
+                progress(&numbered(index, requests.len(), "pipeline"));
+                let image = self.whole(&mut graphs, folded, request, &mut trace)?;
+                done(index, image_pictures(&image, folded, &mut trace)?, trace);
+            }
+            return Ok(());
+        }
+        progress("text encoder");
         let mut contexts = Vec::new();
         for (request, trace) in requests.iter().zip(&mut traces) {
-            contexts.push(self.encode(&mut encoder, request, trace)?);
+            contexts.push(self.encode(&mut graphs, request, trace)?);
         }
-        drop(encoder);
-        let mut unet = self.load("unet")?;
+        graphs.clear();
         let mut latents = Vec::new();
         for (index, (request, trace)) in requests.iter().zip(&mut traces).enumerate() {
             let mut step = |what: &str| progress(&numbered(index, requests.len(), what));
-            latents.push(self.sample(&mut unet, request, &contexts[index], trace, &mut step)?);
+            latents.push(match self.plan {
+                Plan::Folded(folded) => {
+                    self.sample_folded(&mut graphs, folded, request, &contexts[index], trace, &mut step)?
+                }
+                Plan::Schedule(schedule) => {
+                    self.sample(&mut graphs, schedule, request, &contexts[index], trace, &mut step)?
+                }
+            });
         }
-        drop(unet);
-        let mut decoder = self.load(self.decoder.component)?;
+        graphs.clear();
         for (index, (latent, mut trace)) in latents.iter().zip(traces).enumerate() {
             progress(&numbered(index, requests.len(), "decoder"));
-            let pictures = self.decode(&mut decoder, latent, &mut trace)?;
+            let pictures = self.decode(&mut graphs, latent, &mut trace)?;
             done(index, pictures, trace);
         }
         Ok(())
     }
 
-    /// Hidden states of the prompt and, for two passes, of the negative prompt before them.
-    fn encode(&self, session: &mut Session, request: &Request, trace: &mut Trace) -> Result<Vec<Tensor>, Error> {
-        let (_, ty) = session.inputs()[0].clone();
-        let mut prompts = vec![&request.prompt];
-        if matches!(request.guidance, Guidance::TwoPasses { scale } if scale > 1.0) {
-            prompts.insert(0, &request.negative_prompt);
-        }
+    /// What the text encoder says of the prompt and, for two passes, of the negative prompt before it.
+    fn encode(&self, graphs: &mut Loader<'_>, request: &Request, trace: &mut Trace) -> Result<Vec<Feeds>, Error> {
+        let session = graphs.get("text_encoder")?;
+        let (name, ty) = session.inputs()[0].clone();
         let mut contexts = Vec::new();
-        for prompt in prompts {
-            let encoded = self.tokenizer.encode(prompt)?;
-            let (expected, got) = (ty.shape.last().copied().unwrap_or(0), encoded.ids.len());
-            if expected != got {
-                return Err(Error::Tokens { expected, got });
+        for prompt in self.prompts(request) {
+            let ids = self.ids(prompt, &ty.shape, trace)?;
+            let mut outputs = run(session, &Feeds::from([(name.clone(), ids)]))?;
+            if let Some(hidden) = outputs.remove("last_hidden_state") {
+                trace.tensors.insert("context".into(), hidden.clone());
+                outputs.insert("encoder_hidden_states".into(), hidden);
             }
-            let ids = encoded.ids.repeat(ty.shape[0]);
-            let ids = Tensor::i64s(ty.shape.clone(), &ids);
-            trace.tensors.insert("ids".into(), ids.clone());
-            trace.truncated |= encoded.truncated;
-            contexts.push(only(run(session, &[ids])?, session)?);
-        }
-        if let Some(context) = contexts.last() {
-            trace.tensors.insert("context".into(), context.clone());
+            contexts.push(outputs);
         }
         Ok(contexts)
     }
 
+    /// A prompt's tokens, for each image of the batch.
+    fn ids(&self, prompt: &str, shape: &[usize], trace: &mut Trace) -> Result<Tensor, Error> {
+        let encoded = self.tokenizer.encode(prompt)?;
+        let (expected, got) = (shape.last().copied().unwrap_or(0), encoded.ids.len());
+        if expected != got {
+            return Err(Error::Tokens { expected, got });
+        }
+        let ids = Tensor::i64s(shape, &encoded.ids.repeat(shape[0]));
+        trace.tensors.insert("ids".into(), ids.clone());
+        trace.truncated |= encoded.truncated;
+        Ok(ids)
+    }
+
     fn sample(
         &self,
-        unet: &mut Session,
+        graphs: &mut Loader<'_>,
+        schedule: &Schedule,
         request: &Request,
-        contexts: &[Tensor],
+        contexts: &[Feeds],
         trace: &mut Trace,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Tensor, Error> {
+        let unet = graphs.get("unet")?;
         let shape = input_shape(unet, "sample")?;
         let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
         let mut sample = noise.next()?;
         let [mut outputs, mut samples, mut estimates] = [Vec::new(), Vec::new(), Vec::new()];
-        for (index, step) in self.schedule.coefficients().iter().enumerate() {
-            progress(&format!("step {} of {}", index + 1, self.schedule.coefficients().len()));
+        for (index, step) in schedule.coefficients().iter().enumerate() {
+            progress(&format!("step {} of {}", index + 1, schedule.coefficients().len()));
             let output = predict(unet, &sample, &shape, step.timestep, contexts, request.guidance)?;
             let fresh = if step.adds_noise { Some(noise.next()?) } else { None };
-            let result = self.schedule.step(index, shape[0], &output, &sample, fresh.as_deref())?;
+            let result = schedule.step(index, shape[0], &output, &sample, fresh.as_deref())?;
             check_finite(&result.denoised, "unet")?;
             outputs.extend(output);
             samples.extend_from_slice(&result.prev_sample);
             estimates.extend_from_slice(&result.denoised);
             sample = result.prev_sample;
         }
-        let stacked: Vec<usize> =
-            std::iter::once(self.schedule.coefficients().len()).chain(shape.iter().copied()).collect();
         for (name, numbers) in [("model_output", &outputs), ("prev_sample", &samples), ("denoised", &estimates)] {
-            trace.tensors.insert(name.into(), Tensor::f32s(stacked.clone(), numbers));
+            trace.stack(name, &shape, numbers);
         }
         let last = estimates.len() - shape.iter().product::<usize>();
         Ok(Tensor::f32s(shape, &estimates[last..]))
     }
 
-    fn decode(&self, session: &mut Session, denoised: &Tensor, trace: &mut Trace) -> Result<Vec<Picture>, Error> {
+    fn decode(&self, graphs: &mut Loader<'_>, denoised: &Tensor, trace: &mut Trace) -> Result<Vec<Picture>, Error> {
         let Decoder { component, scaling_factor } = self.decoder;
+        let session = graphs.get(component)?;
         let scaled: Vec<f32> = denoised.to_f32s().iter().map(|v| v / scaling_factor).collect();
-        let decoded = only(run(session, &[Tensor::f32s(denoised.ty.shape.clone(), &scaled)])?, session)?;
+        let latent = Tensor::f32s(denoised.ty.shape.clone(), &scaled);
+        let name = session.inputs()[0].0.clone();
+        let decoded = run_for_one(session, &Feeds::from([(name, latent)]))?;
+        if let Plan::Folded(folded) = self.plan {
+            return image_pictures(&decoded, folded, trace);
+        }
         let numbers = decoded.to_f32s();
         check_finite(&numbers, "the decoder")?;
         let what = || Error::Graph { graph: component.into(), what: "output of four dimensions".into() };
         let shape: [usize; 4] = decoded.ty.shape.clone().try_into().map_err(|_| what())?;
         let pictures = from_decoder(&numbers, shape)?;
-        let values: Vec<f32> = pictures.iter().flat_map(|p| p.values.iter().copied()).collect();
-        trace.tensors.insert("image".into(), Tensor::f32s(shape, &values));
+        trace.image(&pictures);
         trace.tensors.insert("decoded".into(), decoded);
         Ok(pictures)
     }
 
-    fn load(&self, component: &str) -> Result<Session, Error> {
-        Session::load(&(self.graphs)(component)?)
+    /// The prompts whose answers are wanted, the negative one first.
+    fn prompts<'r>(&self, request: &'r Request) -> Vec<&'r str> {
+        let both = match self.plan {
+            Plan::Schedule(_) => matches!(request.guidance, Guidance::TwoPasses { scale } if scale > 1.0),
+            Plan::Folded(folded) => folded.prompts != Prompts::One,
+        };
+        let negative = both.then_some(request.negative_prompt.as_str());
+        negative.into_iter().chain([request.prompt.as_str()]).collect()
     }
+}
+
+/// What is being done, and for which request where there are several.
+fn numbered(index: usize, of: usize, what: &str) -> String {
+    if of == 1 { what.to_owned() } else { format!("picture {} of {of}: {what}", index + 1) }
+}
+
+impl Trace {
+    /// Stores the tensors of all steps, one after another, as one.
+    fn stack(&mut self, name: &str, shape: &[usize], numbers: &[f32]) {
+        let steps = numbers.len() / shape.iter().product::<usize>().max(1);
+        self.tensors.insert(name.into(), Tensor::f32s([&[steps], shape].concat(), numbers));
+    }
+
+    fn image(&mut self, pictures: &[Picture]) {
+        let values: Vec<f32> = pictures.iter().flat_map(|p| p.values.iter().copied()).collect();
+        let [height, width] = pictures.first().map_or([0; 2], |p| [p.height, p.width].map(|v| v as usize));
+        self.tensors.insert("image".into(), Tensor::f32s([pictures.len(), 3, height, width], &values));
+    }
+}
+
+/// The pictures that a folded decoder gives.
+fn image_pictures(image: &Tensor, folded: &Folded, trace: &mut Trace) -> Result<Vec<Picture>, Error> {
+    check_finite(&image.to_f32s(), "the decoder")?;
+    let pictures = from_image(image, folded.channels_last)?;
+    trace.image(&pictures);
+    Ok(pictures)
 }
 
 /// The UNet's prediction, after guidance.
@@ -219,25 +296,23 @@ fn predict(
     sample: &[f32],
     shape: &[usize],
     timestep: usize,
-    contexts: &[Tensor],
+    contexts: &[Feeds],
     guidance: Guidance,
 ) -> Result<Vec<f32>, Error> {
+    let types: BTreeMap<String, Vec<usize>> =
+        unet.inputs().iter().map(|(n, ty)| (n.clone(), ty.shape.clone())).collect();
     let mut predictions = Vec::new();
     for context in contexts {
-        let mut inputs = Vec::new();
-        for (name, ty) in unet.inputs() {
-            inputs.push(match name.as_str() {
-                "sample" => Tensor::f32s(shape, sample),
-                "timestep" => Tensor::i64s(
-                    ty.shape.clone(),
-                    &vec![i64::try_from(timestep).unwrap_or(i64::MAX); ty.shape.iter().product()],
-                ),
-                "encoder_hidden_states" => context.clone(),
-                "timestep_cond" => Tensor::f32s(ty.shape.clone(), &condition(guidance, ty.shape[0])),
-                other => return Err(Error::Input { graph: unet.name().into(), input: other.to_owned() }),
-            });
+        let mut feeds = context.clone();
+        feeds.insert("sample".into(), Tensor::f32s(shape, sample));
+        if let Some(shape) = types.get("timestep") {
+            let timestep = i64::try_from(timestep).unwrap_or(i64::MAX);
+            feeds.insert("timestep".into(), Tensor::i64s(shape.clone(), &vec![timestep; shape.iter().product()]));
         }
-        predictions.push(only(run(unet, &inputs)?, unet)?.to_f32s());
+        if let Some(shape) = types.get("timestep_cond") {
+            feeds.insert("timestep_cond".into(), Tensor::f32s(shape.clone(), &condition(guidance, shape[0])));
+        }
+        predictions.push(run_for_one(unet, &feeds)?.to_f32s());
     }
     Ok(combine(predictions, guidance))
 }
@@ -259,64 +334,4 @@ fn condition(guidance: Guidance, batch: usize) -> Vec<f32> {
         Guidance::Embedding { scale, width } => guidance_embedding(scale - 1.0, width).repeat(batch),
         Guidance::TwoPasses { .. } => Vec::new(),
     }
-}
-
-/// Hands out noise, one latent's worth at a time.
-enum NoiseSource<'a> {
-    Generator { torch: Box<TorchGenerator>, size: usize },
-    Given { parts: std::iter::Chain<std::slice::Chunks<'a, f32>, std::slice::Chunks<'a, f32>>, size: usize },
-}
-
-impl<'a> NoiseSource<'a> {
-    fn new(noise: &'a Noise, size: usize) -> Self {
-        match noise {
-            Noise::Seed(seed) => Self::Generator { torch: Box::new(TorchGenerator::new(*seed)), size },
-            Noise::Given { latent, noise } => {
-                Self::Given { parts: latent.chunks(size).chain(noise.chunks(size)), size }
-            }
-        }
-    }
-
-    fn next(&mut self) -> Result<Vec<f32>, Error> {
-        match self {
-            Self::Generator { torch, size } => Ok(torch.randn(*size)),
-            Self::Given { parts, size } => {
-                let part = parts.next().unwrap_or_default();
-                if part.len() == *size {
-                    Ok(part.to_vec())
-                } else {
-                    Err(Error::Noise { expected: *size, got: part.len() })
-                }
-            }
-        }
-    }
-}
-
-/// What is being done, and for which request where there are several.
-fn numbered(index: usize, of: usize, what: &str) -> String {
-    if of == 1 { what.to_owned() } else { format!("picture {} of {of}: {what}", index + 1) }
-}
-
-fn run(session: &mut Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-    let name = session.name().to_owned();
-    session.run(inputs).map_err(|e| match e.downcast::<Error>() {
-        Ok(own) => *own,
-        Err(other) => Error::Tract { action: "run", graph: name, reason: other.to_string() },
-    })
-}
-
-fn only(outputs: Vec<Tensor>, session: &Session) -> Result<Tensor, Error> {
-    let first = outputs.into_iter().next().filter(|t| t.ty.dtype == DType::Float32);
-    first.ok_or_else(|| Error::Graph { graph: session.name().into(), what: "float32 output".into() })
-}
-
-fn input_shape(session: &Session, name: &str) -> Result<Vec<usize>, Error> {
-    let input = session.inputs().iter().find(|(n, _)| n == name);
-    input
-        .map(|(_, ty)| ty.shape.clone())
-        .ok_or_else(|| Error::Graph { graph: session.name().into(), what: format!("input `{name}`") })
-}
-
-fn check_finite(numbers: &[f32], component: &'static str) -> Result<(), Error> {
-    if numbers.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(Error::NotFinite { component }) }
 }

@@ -1,0 +1,37 @@
+//! Loaded graphs.
+
+use std::collections::BTreeMap;
+
+use super::Graphs;
+use crate::{Error, Session};
+
+/// Loads graphs when they are asked for, and holds them as long as they are of use.
+pub(super) struct Loader<'a> {
+    graphs: Graphs<'a>,
+    keep: bool,
+    loaded: BTreeMap<String, Session>,
+}
+
+impl<'a> Loader<'a> {
+    /// Holds all graphs until [`Loader::clear`] with `keep`, else the latest alone.
+    pub(super) fn new(graphs: Graphs<'a>, keep: bool) -> Self {
+        Self { graphs, keep, loaded: BTreeMap::new() }
+    }
+
+    /// The component's graph.
+    pub(super) fn get(&mut self, component: &str) -> Result<&mut Session, Error> {
+        if !self.loaded.contains_key(component) {
+            if !self.keep {
+                self.loaded.clear();
+            }
+            let session = Session::load(&(self.graphs)(component)?)?;
+            self.loaded.insert(component.to_owned(), session);
+        }
+        self.loaded.get_mut(component).ok_or_else(|| Error::Graph { graph: component.into(), what: "graph".into() })
+    }
+
+    /// Frees all.
+    pub(super) fn clear(&mut self) {
+        self.loaded.clear();
+    }
+}
