@@ -71,13 +71,14 @@ class Bench:
         sheet.save(images[:48], 12, self.run.path(f"sheets/{name.replace(' ', '_')}.png"))
 
 
-def report(run, kind):
+def make(run):
+    """Teacher and student with DDIM and guidance, the distilled model with LCM."""
     bench = Bench(run)
-    unet = run.load(models.unet(kind), f"{kind}.pt")
-    if kind == "lcm":
-        for steps in (1, 2, 4):
-            bench.score(f"lcm {steps} steps", lambda states, seed: lcm(unet, states, steps, 8.0, seed))
-    else:
+    for kind in ("teacher", "student"):
+        unet = run.load(models.unet(kind), f"{kind}.pt")
         for scale in (3.0, 7.5):
             bench.score(f"{kind} 25 steps guidance {scale}",
                         lambda states, seed: ddim(unet, states, bench.empty, 25, scale, seed))
+    unet = run.load(models.unet("lcm"), "lcm.pt")
+    for steps in (1, 2, 4):
+        bench.score(f"lcm {steps} steps", lambda states, seed: lcm(unet, states, steps, 8.0, seed))

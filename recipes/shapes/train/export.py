@@ -26,7 +26,8 @@ def make(run):
     scale = torch.load(run.path("latents.pt"), weights_only=True)["scale"]
     vae.register_to_config(scaling_factor=scale)
     unet = run.load(models.unet("lcm"), "lcm.pt").cpu().half()
-    scheduler = LCMScheduler(**SCHEDULER, original_inference_steps=50, clip_sample=False, set_alpha_to_one=True)
+    scheduler = LCMScheduler(**SCHEDULER, original_inference_steps=50, clip_sample=False, set_alpha_to_one=True,
+                             steps_offset=1)
     StableDiffusionPipeline(
         vae=vae, text_encoder=text, tokenizer=tok, unet=unet, scheduler=scheduler, safety_checker=None,
         feature_extractor=None, requires_safety_checker=False).save_pretrained(folder)

@@ -60,13 +60,16 @@ def export(run, folder):
     judge = load(run).cpu()
     nodes, weights = [], []
 
-    def add(op, output, inputs, **attributes):
-        nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
+    # Tensors have the names of identifiers, as the ONNX specification asks.
+    identifier = lambda name: name.replace(".", "_").replace("/", "_")
+
+    def add(op, name, inputs, **attributes):
+        nodes.append(helper.make_node(op, inputs, [identifier(name)], name=name, **attributes))
+        return identifier(name)
 
     def weight(name, values):
-        weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
+        weights.append(numpy_helper.from_array(np.ascontiguousarray(values), identifier(name)))
+        return identifier(name)
 
     x, layers = "image", list(judge.features)
     for index in range(0, len(layers), 3):

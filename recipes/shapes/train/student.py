@@ -2,7 +2,6 @@
 import torch
 
 import dataset
-import evaluate
 import models
 from common import min_snr, noise_levels, spread_timesteps, train
 
@@ -33,8 +32,6 @@ def make(run, steps):
         return task + 2 * out + 0.1 * features, {"task": task.detach(), "out": out.detach(), "features": features.detach()}
 
     train(run, "student", unet, loss_of, steps=steps, peak=8e-4, number=5)
-    if run.rank == 0:
-        evaluate.report(run, "student")
 
 
 @torch.no_grad()

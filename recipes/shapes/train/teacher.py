@@ -2,7 +2,6 @@
 import torch
 
 import dataset
-import evaluate
 import models
 from common import min_snr, noise_levels, spread_timesteps, train
 
@@ -22,5 +21,3 @@ def make(run, steps):
         return (error * min_snr(t)).mean(), {"mse": error.mean().detach(), "high": error[t > 600].mean().detach()}
 
     train(run, "teacher", unet, loss_of, steps=steps, peak=1.2e-3, number=4, warm=150)
-    if run.rank == 0:
-        evaluate.report(run, "teacher")

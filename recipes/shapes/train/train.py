@@ -39,6 +39,7 @@ STAGES = [
     Stage("trajectories", "trajectories.make", ("teacher",), shared=True),
     Stage("lcm", "lcm.make", ("student", "trajectories"), 1500, shared=True),
     Stage("tiny", "vae.make_tiny", ("latents",), 1500),
+    Stage("figures", "evaluate.make", ("lcm",)),
     Stage("export", "export.make", ("lcm", "tiny", "judge")),
 ]
 

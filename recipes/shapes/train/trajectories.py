@@ -11,7 +11,7 @@ import models
 import tokenizer
 from common import ALPHAS, DEVICE, TOKENS, noise_levels, seed, to_bytes
 
-PATHS = 5000
+PATHS = 4400
 BATCH = 50
 STRIDE = 50                     # timesteps from one point to the next
 GUIDANCE = (2.0, 12.0)          # w, the guidance scale less 1

@@ -52,53 +52,6 @@ pub enum Prompts {
 const NEGATIVE: &str = "negative_";
 
 impl Sampler<'_> {
-    /// The latent after all steps.
-    pub(super) fn sample_folded(
-        &self,
-        graphs: &mut Loader<'_>,
-        folded: &Folded,
-        request: &Request,
-        contexts: &[Feeds],
-        trace: &mut Trace,
-        progress: &mut dyn FnMut(&str),
-    ) -> Result<Tensor, Error> {
-        let mut feeds = folded.join(contexts);
-        if folded.form == Form::Unrolled {
-            progress("sampler");
-            let session = graphs.get("sampler")?;
-            folded.noise(&mut feeds, session, request)?;
-            guidance(&mut feeds, session, request.guidance);
-            let denoised = run_for_one(session, &feeds)?;
-            check_finite(&denoised.to_f32s(), "the sampler")?;
-            trace.stack("denoised", &denoised.ty.shape, &denoised.to_f32s());
-            return Ok(denoised);
-        }
-        let shape = input_shape(graphs.get(&folded.unet(0))?, "sample")?;
-        let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
-        let mut sample = noise.next()?;
-        let [mut outputs, mut samples] = [Vec::new(), Vec::new()];
-        for (index, step) in folded.steps.iter().enumerate() {
-            progress(&format!("step {} of {}", index + 1, folded.steps.len()));
-            let session = graphs.get(&folded.unet(index))?;
-            let fresh = if step.takes_noise() { noise.next()? } else { vec![0.0; sample.len()] };
-            feeds.insert("sample".into(), Tensor::f32s(shape.clone(), &sample));
-            feeds.insert("noise".into(), Tensor::f32s(shape.clone(), &fresh));
-            feeds.insert("step".into(), Tensor::i64s([1], &[i64::try_from(index).unwrap_or(i64::MAX)]));
-            guidance(&mut feeds, session, request.guidance);
-            let output = run_for_one(session, &feeds)?.to_f32s();
-            check_finite(&output, "unet")?;
-            sample = if folded.host { step.next(&sample, &output, &fresh) } else { output.clone() };
-            samples.extend_from_slice(&sample);
-            outputs.extend(output);
-        }
-        trace.stack("prev_sample", &shape, &samples);
-        trace.stack("denoised", &shape, &sample);
-        if folded.host {
-            trace.stack("model_output", &shape, &outputs);
-        }
-        Ok(Tensor::f32s(shape, &sample))
-    }
-
     /// The picture from one graph.
     pub(super) fn whole(
         &self,
@@ -120,6 +73,52 @@ impl Sampler<'_> {
 }
 
 impl Folded {
+    /// The latent after all steps.
+    pub(super) fn sample(
+        &self,
+        graphs: &mut Loader<'_>,
+        request: &Request,
+        contexts: &[Feeds],
+        trace: &mut Trace,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Tensor, Error> {
+        let mut feeds = self.join(contexts);
+        if self.form == Form::Unrolled {
+            progress("sampler");
+            let session = graphs.get("sampler")?;
+            self.noise(&mut feeds, session, request)?;
+            guidance(&mut feeds, session, request.guidance);
+            let denoised = run_for_one(session, &feeds)?;
+            check_finite(&denoised.to_f32s(), "the sampler")?;
+            trace.stack("denoised", &denoised.ty.shape, &denoised.to_f32s());
+            return Ok(denoised);
+        }
+        let shape = input_shape(graphs.get(&self.unet(0))?, "sample")?;
+        let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
+        let mut sample = noise.next()?;
+        let [mut outputs, mut samples] = [Vec::new(), Vec::new()];
+        for (index, step) in self.steps.iter().enumerate() {
+            progress(&format!("step {} of {}", index + 1, self.steps.len()));
+            let session = graphs.get(&self.unet(index))?;
+            let fresh = if step.takes_noise() { noise.next()? } else { vec![0.0; sample.len()] };
+            feeds.insert("sample".into(), Tensor::f32s(shape.clone(), &sample));
+            feeds.insert("noise".into(), Tensor::f32s(shape.clone(), &fresh));
+            feeds.insert("step".into(), Tensor::i64s([1], &[i64::try_from(index).unwrap_or(i64::MAX)]));
+            guidance(&mut feeds, session, request.guidance);
+            let output = run_for_one(session, &feeds)?.to_f32s();
+            check_finite(&output, "unet")?;
+            sample = if self.host { step.next(&sample, &output, &fresh) } else { output.clone() };
+            samples.extend_from_slice(&sample);
+            outputs.extend(output);
+        }
+        trace.stack("prev_sample", &shape, &samples);
+        trace.stack("denoised", &shape, &sample);
+        if self.host {
+            trace.stack("model_output", &shape, &outputs);
+        }
+        Ok(Tensor::f32s(shape, &sample))
+    }
+
     fn unet(&self, step: usize) -> String {
         if self.form == Form::PerStep { format!("unet_step_{step}") } else { "unet".into() }
     }

@@ -153,12 +153,8 @@ impl Sampler<'_> {
         for (index, (request, trace)) in requests.iter().zip(&mut traces).enumerate() {
             let mut step = |what: &str| progress(&numbered(index, requests.len(), what));
             latents.push(match self.plan {
-                Plan::Folded(folded) => {
-                    self.sample_folded(&mut graphs, folded, request, &contexts[index], trace, &mut step)?
-                }
-                Plan::Schedule(schedule) => {
-                    self.sample(&mut graphs, schedule, request, &contexts[index], trace, &mut step)?
-                }
+                Plan::Folded(folded) => folded.sample(&mut graphs, request, &contexts[index], trace, &mut step)?,
+                Plan::Schedule(schedule) => sample(&mut graphs, schedule, request, &contexts[index], trace, &mut step)?,
             });
         }
         graphs.clear();
@@ -198,38 +194,6 @@ impl Sampler<'_> {
         trace.tensors.insert("ids".into(), ids.clone());
         trace.truncated |= encoded.truncated;
         Ok(ids)
-    }
-
-    fn sample(
-        &self,
-        graphs: &mut Loader<'_>,
-        schedule: &Schedule,
-        request: &Request,
-        contexts: &[Feeds],
-        trace: &mut Trace,
-        progress: &mut dyn FnMut(&str),
-    ) -> Result<Tensor, Error> {
-        let unet = graphs.get("unet")?;
-        let shape = input_shape(unet, "sample")?;
-        let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
-        let mut sample = noise.next()?;
-        let [mut outputs, mut samples, mut estimates] = [Vec::new(), Vec::new(), Vec::new()];
-        for (index, step) in schedule.coefficients().iter().enumerate() {
-            progress(&format!("step {} of {}", index + 1, schedule.coefficients().len()));
-            let output = predict(unet, &sample, &shape, step.timestep, contexts, request.guidance)?;
-            let fresh = if step.adds_noise { Some(noise.next()?) } else { None };
-            let result = schedule.step(index, shape[0], &output, &sample, fresh.as_deref())?;
-            check_finite(&result.denoised, "unet")?;
-            outputs.extend(output);
-            samples.extend_from_slice(&result.prev_sample);
-            estimates.extend_from_slice(&result.denoised);
-            sample = result.prev_sample;
-        }
-        for (name, numbers) in [("model_output", &outputs), ("prev_sample", &samples), ("denoised", &estimates)] {
-            trace.stack(name, &shape, numbers);
-        }
-        let last = estimates.len() - shape.iter().product::<usize>();
-        Ok(Tensor::f32s(shape, &estimates[last..]))
     }
 
     fn decode(&self, graphs: &mut Loader<'_>, denoised: &Tensor, trace: &mut Trace) -> Result<Vec<Picture>, Error> {
@@ -288,6 +252,38 @@ fn image_pictures(image: &Tensor, folded: &Folded, trace: &mut Trace) -> Result<
     let pictures = from_image(image, folded.channels_last)?;
     trace.image(&pictures);
     Ok(pictures)
+}
+
+/// The latent after the steps of a schedule.
+fn sample(
+    graphs: &mut Loader<'_>,
+    schedule: &Schedule,
+    request: &Request,
+    contexts: &[Feeds],
+    trace: &mut Trace,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Tensor, Error> {
+    let unet = graphs.get("unet")?;
+    let shape = input_shape(unet, "sample")?;
+    let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
+    let mut sample = noise.next()?;
+    let [mut outputs, mut samples, mut estimates] = [Vec::new(), Vec::new(), Vec::new()];
+    for (index, step) in schedule.coefficients().iter().enumerate() {
+        progress(&format!("step {} of {}", index + 1, schedule.coefficients().len()));
+        let output = predict(unet, &sample, &shape, step.timestep, contexts, request.guidance)?;
+        let fresh = if step.adds_noise { Some(noise.next()?) } else { None };
+        let result = schedule.step(index, shape[0], &output, &sample, fresh.as_deref())?;
+        check_finite(&result.denoised, "unet")?;
+        outputs.extend(output);
+        samples.extend_from_slice(&result.prev_sample);
+        estimates.extend_from_slice(&result.denoised);
+        sample = result.prev_sample;
+    }
+    for (name, numbers) in [("model_output", &outputs), ("prev_sample", &samples), ("denoised", &estimates)] {
+        trace.stack(name, &shape, numbers);
+    }
+    let last = estimates.len() - shape.iter().product::<usize>();
+    Ok(Tensor::f32s(shape, &estimates[last..]))
 }
 
 /// The UNet's prediction, after guidance.
