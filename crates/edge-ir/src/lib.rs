@@ -15,7 +15,9 @@ mod executor;
 mod graph;
 pub mod onnx;
 pub mod ops;
+mod rewrite;
 mod stats;
+mod view;
 
 pub use builder::Builder;
 pub use check::Checked;
@@ -25,4 +27,6 @@ pub use dump::dump;
 pub use error::Error;
 pub use executor::{Executor, Tensor, check_inputs};
 pub use graph::{Attribute, Graph, Model, Node, TensorType, Value, ValueId};
+pub use rewrite::{Rewritten, Rule, rewrite};
 pub use stats::{Stats, stats};
+pub use view::{View, pair, replacement};
