@@ -4,7 +4,7 @@ use edge_ir::Attribute;
 
 use super::Found;
 use super::rows::EDGE_ATTENTION;
-use super::view::{View, pair, replacement};
+use edge_ir::{View, pair, replacement};
 
 /// The product with the values, and all that leads to it from queries and transposed keys.
 pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {

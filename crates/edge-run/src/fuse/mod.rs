@@ -6,14 +6,13 @@ mod gelu;
 mod norm;
 pub(crate) mod rows;
 mod silu;
-mod view;
 mod weights;
 
 use std::collections::BTreeSet;
 
 use edge_ir::{Checked, Error, Graph, Node};
 
-use view::View;
+use edge_ir::View;
 
 /// What a pattern found: the nodes that go, and the node that comes in the place of the last of them.
 pub(crate) struct Found {

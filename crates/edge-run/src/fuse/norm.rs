@@ -4,7 +4,7 @@ use edge_ir::{Attribute, ValueId};
 
 use super::Found;
 use super::rows::{EDGE_GROUP_NORM, EDGE_LAYER_NORM};
-use super::view::{View, pair, replacement};
+use edge_ir::{View, pair, replacement};
 
 /// Reshape, instance norm with unit gain, reshape, gain and shift per channel.
 pub(super) fn group_norm(view: &View<'_>, index: usize) -> Option<Found> {

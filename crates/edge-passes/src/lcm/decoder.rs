@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use edge_ir::{Attribute, Builder, Checked, DType, Data, Graph, Scope, TensorType, Value, ValueId};
 
 use super::error::FoldError;
-use super::eval::Evaluation;
+use super::known::numbers;
 
 /// The decoder's output after folding.
 pub const IMAGE: &str = "image";
@@ -123,10 +123,10 @@ fn map_last(graph: &mut Graph, half: f64) -> bool {
 /// Puts new numbers in the place of a node's constant input; false if it is none.
 fn replace(graph: &mut Graph, node: usize, place: usize, f: impl Fn(f64) -> f64) -> bool {
     let Some(id) = graph.nodes[node].inputs.get(place).copied().flatten() else { return false };
-    let Ok(numbers) = Evaluation::new(graph, BTreeMap::new()).get(id) else { return false };
-    let values: Vec<f32> = numbers.values.iter().map(|v| to_f32(f(*v))).collect();
+    let Some(numbers) = numbers(graph, id) else { return false };
+    let values: Vec<f32> = numbers.iter().map(|v| to_f32(f(f64::from(*v)))).collect();
     let name = format!("{}_folded", graph.value(id).name);
-    let ty = TensorType::new(DType::Float32, numbers.shape.clone());
+    let ty = TensorType::new(DType::Float32, graph.ty(id).shape.clone());
     let folded = graph.add_value(Value { name, ty, data: Some(Data::f32s(&values)) });
     graph.nodes[node].inputs[place] = Some(folded);
     true
