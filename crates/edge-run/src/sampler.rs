@@ -111,7 +111,7 @@ impl Sampler<'_> {
                 return Err(Error::Tokens { expected, got });
             }
             let ids = encoded.ids.repeat(ty.shape[0]);
-            let ids = Tensor::i64s(ty.shape.clone(), &ids);
+            let ids = Tensor::indices(&ty, &ids);
             trace.tensors.insert("ids".into(), ids.clone());
             trace.truncated |= encoded.truncated;
             contexts.push(only(run(&mut session, &[ids])?, &session)?);
@@ -189,10 +189,9 @@ fn predict(
         for (name, ty) in unet.inputs() {
             inputs.push(match name.as_str() {
                 "sample" => Tensor::f32s(shape, sample),
-                "timestep" => Tensor::i64s(
-                    ty.shape.clone(),
-                    &vec![i64::try_from(timestep).unwrap_or(i64::MAX); ty.shape.iter().product()],
-                ),
+                "timestep" => {
+                    Tensor::indices(ty, &vec![i64::try_from(timestep).unwrap_or(i64::MAX); ty.shape.iter().product()])
+                }
                 "encoder_hidden_states" => context.clone(),
                 "timestep_cond" => Tensor::f32s(ty.shape.clone(), &condition(guidance, ty.shape[0])),
                 other => return Err(Error::Input { graph: unet.name().into(), input: other.to_owned() }),

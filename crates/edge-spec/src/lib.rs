@@ -1,5 +1,7 @@
 //! The files that edgetool writes and reads beside the graphs: their schemas, and nothing else.
 
 mod manifest;
+pub mod target;
 
 pub use manifest::{Component, MANIFEST_FILE, Manifest, ManifestError, Pipeline, Port, SCHEMA, sha256};
+pub use target::{Target, TargetError};
