@@ -9,11 +9,14 @@ mod error;
 mod eval;
 mod fold;
 pub mod lcm;
+pub mod lower;
 mod pass;
+mod simplify;
 
 pub use cse::CommonSubexpressions;
 pub use driver::{Driver, Run, StopAfter};
 pub use error::Error;
 pub use eval::{Constant, evaluate};
 pub use fold::FoldConstants;
-pub use pass::Pass;
+pub use pass::{Approximation, Pass};
+pub use simplify::SimplifyMoves;

@@ -23,6 +23,12 @@ pub(super) fn gelu(view: &View<'_>, index: usize) -> Option<Found> {
     (scaled == x).then_some(Found { gone: vec![index, product_at, sum_at, erf_at, div_at], node })
 }
 
+/// The operator of opset 20, in its exact form.
+pub(super) fn gelu_operator(view: &View<'_>, index: usize) -> Option<Found> {
+    let node = view.node(index, "Gelu").filter(|n| n.string("approximate", "none") == "none")?;
+    Some(Found { gone: vec![index], node: replacement(&EDGE_GELU, node, vec![node.inputs[0]?], NO_ATTRIBUTES) })
+}
+
 /// `a * gelu(b)` where `a` and `b` are the two halves of one tensor's last axis.
 pub(super) fn geglu(view: &View<'_>, index: usize) -> Option<Found> {
     let mul = view.node(index, "Mul")?;
