@@ -28,7 +28,14 @@ impl Builder {
     /// Goes on with a graph.
     pub fn resume(graph: Graph) -> Self {
         let names = graph.values().map(|(_, v)| v.name.clone()).collect();
-        Self { graph, names, constants: BTreeMap::new(), shared: BTreeMap::new(), replaced: BTreeMap::new(), wanted: BTreeMap::new() }
+        Self {
+            graph,
+            names,
+            constants: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+        }
     }
 
     /// What stands in the place of a value, in a rewrite; the value itself otherwise.

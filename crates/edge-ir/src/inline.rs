@@ -145,7 +145,10 @@ mod tests {
         b.output("out", feeds["x"]);
         let graph = b.finish().expect("a graph");
         let names = |ids: Vec<String>| ids.join(" ");
-        assert_eq!(names(graph.nodes.iter().map(|n| n.name.clone()).collect()), "steps.0.linear steps.1.linear steps.2.linear");
+        assert_eq!(
+            names(graph.nodes.iter().map(|n| n.name.clone()).collect()),
+            "steps.0.linear steps.1.linear steps.2.linear"
+        );
         assert_eq!(names(graph.initializers().map(|(_, v, _)| v.name.clone()).collect()), "net_w net_w_2");
         assert_eq!(graph.inputs.len(), 1);
     }

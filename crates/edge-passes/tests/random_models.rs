@@ -228,9 +228,9 @@ fn checkpoint(case: &Case) -> TempDir {
         _ => None,
     };
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = problems.into_iter().filter_map(&mut tensor).collect();
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
-    });
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
     fs::write(&weights, safetensors::serialize(views, None).unwrap()).unwrap();
     folder
 }

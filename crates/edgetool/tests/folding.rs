@@ -55,7 +55,9 @@ fn every_form_draws_the_same(fixture: &str) {
             let (found, _) = draw(&sandbox, "folded", &noise);
             assert_same_image(&found, &expected);
             for name in ["prev_sample", "denoised"] {
-                let (key, Some(tensor)) = (format!("pipe.s{steps}.g{guidance}.{name}"), found.get(name)) else { continue };
+                let (key, Some(tensor)) = (format!("pipe.s{steps}.g{guidance}.{name}"), found.get(name)) else {
+                    continue;
+                };
                 let last = golden[&key].row(golden[&key].shape[0] - 1);
                 let expected = if tensor.shape[0] == golden[&key].shape[0] { &golden[&key] } else { &last };
                 assert_within(GOLDEN, &[(&key, tensor.clone(), expected)]);
@@ -223,7 +225,8 @@ fn folding_is_deterministic() {
     sandbox.copy("sd15", "checkpoint");
     for form in FORMS {
         let convert = |threads: &str| {
-            let args = ["convert", "checkpoint", "-o", "out", "--force", "--fold", form, "--guidance", "2", "--hoist-kv"];
+            let args =
+                ["convert", "checkpoint", "-o", "out", "--force", "--fold", form, "--guidance", "2", "--hoist-kv"];
             let output = sandbox.command(EDGETOOL, &args).env("RAYON_NUM_THREADS", threads).output().unwrap();
             assert_eq!(Ran::new(output).code, Some(0));
             sandbox.tree("out")
@@ -237,7 +240,8 @@ fn the_manifest_says_what_was_folded() {
     let sandbox = Sandbox::new();
     let options = ["--scheduler-step", "host", "--image", "nhwc-u8", "--hoist-kv"];
     fold(&sandbox, "edgefusion", "per-step", &options);
-    let manifest: Value = serde_json::from_str(&fs::read_to_string(sandbox.path("folded/edgetool.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_str(&fs::read_to_string(sandbox.path("folded/edgetool.json")).unwrap()).unwrap();
     assert_eq!(manifest["pipeline"]["vae_scaling_factor"], json!(1.0));
     let mut fold = manifest["fold"].clone();
     let steps = fold.as_object_mut().unwrap().remove("steps").unwrap();
@@ -251,7 +255,10 @@ fn the_manifest_says_what_was_folded() {
     assert_eq!(fold, expected);
     let number = |step: usize, key: &str| steps[step][key].as_f64().unwrap();
     let close = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-6, "{found} for {expected}");
-    assert_eq!([&steps[0]["timestep"], &steps[1]["timestep"], &steps[1]["noise"]], [&json!(999), &json!(499), &json!(0.0)]);
+    assert_eq!(
+        [&steps[0]["timestep"], &steps[1]["timestep"], &steps[1]["noise"]],
+        [&json!(999), &json!(499), &json!(0.0)]
+    );
     // `next = sqrt(a) * denoised + sqrt(1 - a) * noise` at timestep 499.
     close(number(0, "sample"), 14.648_819_4 * 0.526_943_505);
     close(number(0, "output"), -14.614_647_8 * 0.526_943_505);
@@ -380,7 +387,9 @@ fn runs_that_contradict_what_is_folded() {
         let expected = format!("error: cannot run `{model}`\n  caused by: `{model}` {cause}\n");
         sandbox.refuses(&[&["run", model, "--prompt", PROMPT, "-o", "p.png"], args].concat(), &expected);
     };
-    let again = |option: &str| format!("leave `{}` out, or convert the checkpoint again with `{option}`", &option[..option.find(' ').unwrap()]);
+    let again = |option: &str| {
+        format!("leave `{}` out, or convert the checkpoint again with `{option}`", &option[..option.find(' ').unwrap()])
+    };
     fold(&sandbox, "edgefusion", "per-step", &[]);
     let cause = format!("has 2 steps folded in, not 4\n\nhint: {}", again("--steps 4"));
     refused("folded", &["--steps", "4"], &cause);
@@ -391,7 +400,8 @@ fn runs_that_contradict_what_is_folded() {
     fold(&sandbox, "sd15", "pipeline", &[]);
     let cause = format!("was folded without guidance, and cannot be guided by 2\n\nhint: {}", again("--guidance 2"));
     refused("folded", &["--guidance", "2"], &cause);
-    let cause = format!("is one graph with its decoder in it: `--decoder` cannot choose\n\nhint: {}", again("--decoder taesd"));
+    let cause =
+        format!("is one graph with its decoder in it: `--decoder` cannot choose\n\nhint: {}", again("--decoder taesd"));
     refused("folded", &["--decoder", "taesd"], &cause);
 }
 
@@ -400,7 +410,8 @@ fn prompts_that_have_no_use_are_said() {
     let sandbox = Sandbox::new();
     fold(&sandbox, "sd15", "table", &[]);
     let ran = sandbox.ok(&["run", "folded", "--prompt", PROMPT, "--negative-prompt", "rain", "-o", "p.png"]);
-    let said = "warning: the model was folded without guidance: the negative prompt is not used\ndrew `p.png`, 64x64 pixels\n";
+    let said =
+        "warning: the model was folded without guidance: the negative prompt is not used\ndrew `p.png`, 64x64 pixels\n";
     assert_eq!(ran.stderr, said);
 }
 

@@ -118,7 +118,9 @@ impl Data {
                 (a.path(), offset, len) == (b.path(), o, l)
             }
             (Source::Cast { inner: a, to, .. }, Source::Cast { inner: b, to: t, .. }) => to == t && a.is_same(b),
-            (Source::Blocks { inner: a, blocks }, Source::Blocks { inner: b, blocks: c }) => blocks == c && a.is_same(b),
+            (Source::Blocks { inner: a, blocks }, Source::Blocks { inner: b, blocks: c }) => {
+                blocks == c && a.is_same(b)
+            }
             (Source::Transposed { inner: a, matrix }, Source::Transposed { inner: b, matrix: m }) => {
                 matrix == m && a.is_same(b)
             }

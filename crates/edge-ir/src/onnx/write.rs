@@ -84,7 +84,9 @@ pub fn write_all(graphs: &[(&str, &Checked<Graph>)], dir: &Path, options: WriteO
         let mut written = Written { weights: WeightMode::Inline, non_finite: Vec::new() };
         for ((name, graph), version) in graphs.iter().zip(versions) {
             let found = write_inline(graph, &dir.join(name), options.opset, version)?;
-            written.non_finite.extend(found.into_iter().filter(|f| !written.non_finite.contains(f)).collect::<Vec<_>>());
+            written
+                .non_finite
+                .extend(found.into_iter().filter(|f| !written.non_finite.contains(f)).collect::<Vec<_>>());
         }
         return Ok(written);
     }

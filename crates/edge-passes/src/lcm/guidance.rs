@@ -57,13 +57,7 @@ pub(super) fn add(b: &mut Builder, unet: &Graph, sample: ValueId, guide: Guide) 
 }
 
 /// One call of the network. What stems from the prompt has other names for the negative one.
-fn call(
-    b: &mut Builder,
-    unet: &Graph,
-    sample: ValueId,
-    module: &str,
-    negative: bool,
-) -> Result<ValueId, FoldError> {
+fn call(b: &mut Builder, unet: &Graph, sample: ValueId, module: &str, negative: bool) -> Result<ValueId, FoldError> {
     let mut feeds = BTreeMap::from([("sample".to_owned(), sample)]);
     for id in unet.inputs.iter().filter(|_| negative) {
         let (name, ty) = (&unet.value(*id).name, unet.ty(*id));

@@ -98,9 +98,8 @@ pub fn fold(model: &Model, request: &Request<'_>) -> Result<Folded, FoldError> {
     if request.host && matches!(request.form, Form::Unrolled | Form::Pipeline) {
         return Err(FoldError::Request("the scheduler's step cannot stay outside of a graph of several steps"));
     }
-    let component = |name: &str| {
-        model.components.get(name).ok_or_else(|| FoldError::Missing { what: format!("`{name}`") })
-    };
+    let component =
+        |name: &str| model.components.get(name).ok_or_else(|| FoldError::Missing { what: format!("`{name}`") });
     let text = component("text_encoder")?.clone();
     let text = if request.hoist { hoist::into_text(&text, component("unet")?)? } else { text };
     let unets = step_graphs(component("unet")?, &steps, request)?;

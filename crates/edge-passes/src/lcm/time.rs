@@ -147,7 +147,8 @@ fn gather(graph: &mut Graph, id: ValueId, images: &[Vec<f32>], step: ValueId) ->
     graph.value_mut(id).ty = TensorType::new(DType::Float32, shape.clone());
     shape[0] = images.len();
     let data = Some(Data::f32s(&images.concat()));
-    let table = graph.add_value(Value { name: format!("{name}_table"), ty: TensorType::new(DType::Float32, shape), data });
+    let table =
+        graph.add_value(Value { name: format!("{name}_table"), ty: TensorType::new(DType::Float32, shape), data });
     let op = ops::find("", "Gather").ok_or(FoldError::Missing { what: "operator Gather".into() })?;
     Ok(Node {
         name: format!("{STEP}/{name}"),

@@ -148,10 +148,10 @@ impl Folded {
     }
 }
 
-/// The guidance scale, for graphs that take it.
+/// The guidance scale, for graphs that take it; up to 1 there is none, as around a model that is not folded.
 fn guidance(feeds: &mut Feeds, session: &Session, guidance: Guidance) {
     let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = guidance;
-    feeds.insert("guidance".into(), Tensor::f32s([1], &[scale]));
+    feeds.insert("guidance".into(), Tensor::f32s([1], &[scale.max(1.0)]));
     if let Ok(ty) = input_type(session, "timestep_cond") {
         let numbers = condition(guidance, ty.shape[0]);
         feeds.insert("timestep_cond".into(), Tensor::f32s(ty.shape, &numbers));

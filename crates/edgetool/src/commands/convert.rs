@@ -101,7 +101,8 @@ fn write(
     for Group { folder: name, graphs } in groups {
         let dir = folder.join(name);
         fs::create_dir(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
-        let files: Vec<(&str, &Checked<Graph>)> = graphs.iter().map(|(file, _, graph)| (file.as_str(), *graph)).collect();
+        let files: Vec<(&str, &Checked<Graph>)> =
+            graphs.iter().map(|(file, _, graph)| (file.as_str(), *graph)).collect();
         let written = edge_ir::onnx::write_all(&files, &dir, WriteOptions { opset: args.opset, weights: asked })?;
         if written.weights != asked {
             used = written.weights;
