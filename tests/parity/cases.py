@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from executors import Edgetool, Executor, relative_l2
+from folded import folded
 from graphs import check_graph, require_same_graph
 from pipelines import (
     drive,
@@ -56,6 +57,7 @@ class Cases:
         if 17 in folders:
             self.single_file(folders[17])
             self.pipelines(folders[17])
+            folded(self, folders[17])
 
     def convert(
         self, name: str, opset: int, *options: object, source: Path | None = None

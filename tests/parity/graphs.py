@@ -34,8 +34,9 @@ INTERFACE = {
 }
 
 
-def check_graph(path: Path, component: str, opset: int, linked: bool) -> None:
-    """onnx.checker's full check, static shapes, and the promises of the converter.
+def check_graph(path: Path, component: str | None, opset: int, linked: bool) -> None:
+    """onnx.checker's full check, static shapes, and the promises of the converter: of a component
+    that is not folded also its names.
 
     The checker refuses weights in hard-linked files, so that `linked` ones are checked in a copy.
     """
@@ -56,6 +57,8 @@ def check_graph(path: Path, component: str, opset: int, linked: bool) -> None:
         dims = value.type.tensor_type.shape.dim
         if any(not dim.HasField("dim_value") for dim in dims):
             raise ValueError(f"`{value.name}` has a dynamic shape")
+    if component is None:
+        return
     inputs, outputs = INTERFACE[component]
     got = [value.name for value in model.graph.input]
     if [name for name in got if name != "timestep_cond"] != inputs:

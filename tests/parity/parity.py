@@ -25,6 +25,7 @@ HEAD = """Worst relative L2 error of each variant against diffusers and transfor
 `tests/parity/parity.py`. `text_encoder` to `seed` are edgetool (tract); `image` is the picture in
 [0, 1] after a whole run of 1, 2 or 4 steps, `pipeline` everything on the way to it, `seed` a run
 from a seed instead of stored noise, `8-bit values` the share of PNG values that differ (by one).
+`folded` is the picture of every folded form, `to unfolded` its difference from the unfolded run.
 `onnxruntime` and `openvino` run the same ONNX files: every component and every whole run.
 
 """

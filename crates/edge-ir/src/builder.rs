@@ -13,12 +13,39 @@ pub struct Builder {
     names: BTreeSet<String>,
     constants: BTreeMap<(Vec<usize>, Vec<u8>), ValueId>,
     shared: BTreeMap<String, Vec<ValueId>>,
+    /// What is read in the place of a value, in a rewrite.
+    replaced: BTreeMap<ValueId, ValueId>,
+    /// The names that were asked for, before they were made unique.
+    wanted: BTreeMap<ValueId, String>,
 }
 
 impl Builder {
     /// An empty graph with this component name.
     pub fn new(name: &str) -> Self {
-        Self { graph: Graph::new(name), names: BTreeSet::new(), constants: BTreeMap::new(), shared: BTreeMap::new() }
+        Self::resume(Graph::new(name))
+    }
+
+    /// Goes on with a graph.
+    pub fn resume(graph: Graph) -> Self {
+        let names = graph.values().map(|(_, v)| v.name.clone()).collect();
+        Self {
+            graph,
+            names,
+            constants: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+        }
+    }
+
+    /// What stands in the place of a value, in a rewrite; the value itself otherwise.
+    pub fn resolve(&self, id: ValueId) -> ValueId {
+        self.replaced.get(&id).copied().unwrap_or(id)
+    }
+
+    /// The value at `id`.
+    pub fn get(&self, id: ValueId) -> &Value {
+        self.graph.value(id)
     }
 
     /// Declares an input.
@@ -79,6 +106,7 @@ impl Builder {
         inputs: Vec<Option<ValueId>>,
         attributes: &[(&'static str, Attribute)],
     ) -> Result<Vec<ValueId>, Error> {
+        let inputs = inputs.into_iter().map(|id| id.map(|id| self.resolve(id))).collect();
         let row = ops::find("", op).ok_or_else(|| node_error(op, name, "is not in the operator table"))?;
         let attributes = attributes.iter().cloned().collect();
         let mut node = Node { name: name.to_owned(), op: row, inputs, outputs: Vec::new(), attributes };
@@ -100,11 +128,6 @@ impl Builder {
         self.graph.outputs.push(id);
     }
 
-    /// The type of a value.
-    pub fn ty(&self, id: ValueId) -> &TensorType {
-        self.graph.ty(id)
-    }
-
     /// The shape of a value.
     pub fn shape(&self, id: ValueId) -> &[usize] {
         &self.graph.ty(id).shape
@@ -123,9 +146,32 @@ impl Builder {
         self.graph.nodes.push(node);
     }
 
+    /// Puts `new` in the place of `old`, for all nodes that are added from here on.
+    pub(crate) fn replace(&mut self, old: ValueId, new: ValueId) {
+        self.replaced.insert(old, self.resolve(new));
+    }
+
+    /// Adds a node of the graph that is rewritten, with what stands in the place of its inputs.
+    pub(crate) fn keep(&mut self, mut node: Node) {
+        node.inputs.iter_mut().flatten().for_each(|id| *id = self.resolve(*id));
+        self.graph.nodes.push(node);
+    }
+
+    /// The outputs declared so far.
+    pub(crate) fn outputs(&self) -> &[ValueId] {
+        &self.graph.outputs
+    }
+
+    /// The graph as it is, and the names that were asked for.
+    pub(crate) fn into_parts(self) -> (Graph, BTreeMap<ValueId, String>) {
+        (self.graph, self.wanted)
+    }
+
     pub(crate) fn value(&mut self, name: &str, ty: TensorType, data: Option<Data>) -> ValueId {
-        let name = self.unique(name);
-        self.graph.add_value(Value { name, ty, data })
+        let unique = self.unique(name);
+        let id = self.graph.add_value(Value { name: unique, ty, data });
+        self.wanted.insert(id, identifier(name));
+        id
     }
 
     /// A constant that is the same value wherever one of the same name and content is asked for.

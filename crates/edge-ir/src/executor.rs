@@ -24,6 +24,15 @@ impl Tensor {
         Self { ty: TensorType::new(DType::Int64, shape), bytes }
     }
 
+    /// A tensor of indices: `int32` if `ty` is, saturating, `int64` otherwise.
+    pub fn indices(ty: &TensorType, numbers: &[i64]) -> Self {
+        if ty.dtype != DType::Int32 {
+            return Self::i64s(ty.shape.clone(), numbers);
+        }
+        let narrow = |v: &i64| i32::try_from(*v).unwrap_or(if *v < 0 { i32::MIN } else { i32::MAX });
+        Self { ty: ty.clone(), bytes: numbers.iter().flat_map(|v| narrow(v).to_le_bytes()).collect() }
+    }
+
     /// The content as `float32` numbers; empty if the tensor is of another type.
     pub fn to_f32s(&self) -> Vec<f32> {
         if self.ty.dtype != DType::Float32 {

@@ -45,22 +45,6 @@ impl Builder {
     }
 }
 
-impl Graph {
-    /// The graph without nodes, constants and other values that its outputs do not depend on. Inputs stay.
-    ///
-    /// # Errors
-    /// If what is left breaks a rule of the checker.
-    pub fn compact(&self) -> Result<crate::Checked<Self>, Error> {
-        let mut b = Builder::new(&self.name);
-        let outputs = b.inline(self, Scope::default(), &BTreeMap::new())?;
-        for id in &self.outputs {
-            let name = &self.value(*id).name;
-            b.output(name, outputs[name]);
-        }
-        b.finish()
-    }
-}
-
 /// A graph that is being added to a whole.
 struct Part<'a> {
     whole: &'a mut Builder,
@@ -167,13 +151,6 @@ mod tests {
         );
         assert_eq!(names(graph.initializers().map(|(_, v, _)| v.name.clone()).collect()), "net_w net_w_2");
         assert_eq!(graph.inputs.len(), 1);
-    }
-
-    #[test]
-    fn a_compact_graph_keeps_names() {
-        let graph = layer([1.0; 4]).compact().expect("a graph");
-        assert_eq!(graph.values().map(|(_, v)| v.name.as_str()).collect::<Vec<_>>(), ["x", "w", "out"]);
-        assert_eq!(graph.nodes.len(), 1);
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod graph;
 mod inline;
 pub mod onnx;
 pub mod ops;
+mod rewrite;
 mod stats;
+mod view;
 
 pub use builder::Builder;
 pub use check::Checked;
@@ -27,4 +29,6 @@ pub use error::Error;
 pub use executor::{Executor, Tensor, check_inputs};
 pub use graph::{Attribute, Graph, Model, Node, TensorType, Value, ValueId};
 pub use inline::Scope;
+pub use rewrite::{Rewritten, Rule, rewrite};
 pub use stats::{Stats, stats};
+pub use view::{View, pair, replacement};

@@ -5,9 +5,11 @@ mod fold;
 mod judge;
 mod manifest;
 mod prompts;
+pub mod target;
 
 pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{Component, MANIFEST_FILE, Manifest, Pipeline, Port, SCHEMA, sha256};
 pub use prompts::Prompt;
+pub use target::{Target, TargetError};

@@ -3,13 +3,11 @@
 
 mod common;
 
-use std::fs;
-
 use common::pipeline::{
     PIPELINE, Pair, assert_same_picture, assert_within, draw, golden, golden_runs, named, write_noise,
 };
 use common::tensors::{Tensor, Tensors};
-use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees, read_png};
+use common::{EDGETOOL, Ran, Sandbox, assert_same_trees, read_png};
 
 /// Relative L2 error of one network: float32 sums in another order than torch's, over some tens of layers.
 const NETWORK: f64 = 2e-5;

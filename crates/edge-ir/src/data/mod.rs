@@ -1,7 +1,8 @@
-//! Weights as views: bytes in memory, a range of a mapped file, or a cast of another view.
+//! Weights as views: bytes in memory, a range of a mapped file, or a transform of another view.
 
 mod cast;
 mod file;
+mod transform;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 pub use file::MappedFile;
 
 use crate::{DType, Error};
+use transform::{Blocks, Matrix};
 
 /// Bytes read, cast and written at a time: a multiple of every element size.
 const CHUNK: usize = 1 << 20;
@@ -23,6 +25,9 @@ enum Source {
     Owned(Bytes),
     Mapped { file: Arc<MappedFile>, offset: u64, len: u64 },
     Cast { inner: Arc<Data>, from: DType, to: DType },
+    Blocks { inner: Arc<Data>, blocks: Blocks },
+    Transposed { inner: Arc<Data>, matrix: Matrix },
+    Scaled { inner: Arc<Data>, factor: f32 },
 }
 
 impl Data {
@@ -62,6 +67,8 @@ impl Data {
             Source::Owned(bytes) => bytes.len() as u64,
             Source::Mapped { len, .. } => *len,
             Source::Cast { inner, from, to } => to.bytes(inner.len() / from.bytes(1)),
+            Source::Blocks { blocks, .. } => blocks.len * blocks.count,
+            Source::Transposed { inner, .. } | Source::Scaled { inner, .. } => inner.len(),
         }
     }
 
@@ -75,9 +82,14 @@ impl Data {
         match &self.0 {
             Source::Owned(bytes) => Cow::Borrowed(bytes),
             Source::Mapped { file, offset, len } => Cow::Borrowed(file.slice(*offset, *len)),
-            Source::Cast { inner, from, to } => {
+            _ => {
                 let mut out = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
-                cast::cast(&inner.bytes(), *from, *to, &mut out);
+                let all = self.stream(&mut |chunk| {
+                    out.extend_from_slice(chunk);
+                    Ok(())
+                });
+                // A file that can no longer be read gives fewer bytes than its tensor has, which every reader checks.
+                let _ = all;
                 Cow::Owned(out)
             }
         }
@@ -106,6 +118,15 @@ impl Data {
                 (a.path(), offset, len) == (b.path(), o, l)
             }
             (Source::Cast { inner: a, to, .. }, Source::Cast { inner: b, to: t, .. }) => to == t && a.is_same(b),
+            (Source::Blocks { inner: a, blocks }, Source::Blocks { inner: b, blocks: c }) => {
+                blocks == c && a.is_same(b)
+            }
+            (Source::Transposed { inner: a, matrix }, Source::Transposed { inner: b, matrix: m }) => {
+                matrix == m && a.is_same(b)
+            }
+            (Source::Scaled { inner: a, factor }, Source::Scaled { inner: b, factor: f }) => {
+                factor.to_bits() == f.to_bits() && a.is_same(b)
+            }
             _ => false,
         }
     }
@@ -123,24 +144,49 @@ impl Data {
         match &self.0 {
             Source::Owned(_) => false,
             Source::Mapped { .. } => true,
-            Source::Cast { inner, .. } => inner.is_streamed(),
+            Source::Cast { inner, .. }
+            | Source::Blocks { inner, .. }
+            | Source::Transposed { inner, .. }
+            | Source::Scaled { inner, .. } => inner.is_streamed(),
         }
     }
 
-    /// Hands the bytes on in order, a chunk of at most 1 MiB at a time and without touching the mapping: memory use
-    /// does not grow with the tensor.
+    /// Hands the bytes on in order, a chunk of at most 1 MiB at a time: memory use does not grow with the tensor, but
+    /// for a transposed one, which is read as a whole.
     pub fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        self.stream_range(0, self.len(), sink)
+    }
+
+    /// [`Data::stream`] for `len` bytes from `start` on, whole elements.
+    fn stream_range(
+        &self,
+        start: u64,
+        len: u64,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         match &self.0 {
-            Source::Owned(bytes) => bytes.chunks(CHUNK).try_for_each(sink),
-            Source::Mapped { file, offset, len } => file.stream(*offset, *len, CHUNK, sink),
+            Source::Owned(bytes) => {
+                let range = transform::range(start, len);
+                bytes.get(range).unwrap_or_default().chunks(CHUNK).try_for_each(sink)
+            }
+            Source::Mapped { file, offset, .. } => file.stream(offset + start, len, CHUNK, sink),
             Source::Cast { inner, from, to } => {
+                let (from_size, to_size) = (from.bytes(1), to.bytes(1));
                 let mut out = Vec::new();
-                inner.stream(&mut |chunk| {
+                inner.stream_range(start / to_size * from_size, len / to_size * from_size, &mut |chunk| {
                     out.clear();
                     cast::cast(chunk, *from, *to, &mut out);
                     sink(&out)
                 })
             }
+            Source::Blocks { inner, blocks } => blocks.stream(inner, start, len, sink),
+            Source::Transposed { inner, matrix } => matrix.stream(&inner.bytes(), start, len, sink),
+            Source::Scaled { inner, factor } => inner.stream_range(start, len, &mut |chunk| {
+                let (numbers, _) = chunk.as_chunks::<4>();
+                let scaled: Vec<u8> =
+                    numbers.iter().flat_map(|b| (f32::from_le_bytes(*b) * factor).to_le_bytes()).collect();
+                sink(&scaled)
+            }),
         }
     }
 }

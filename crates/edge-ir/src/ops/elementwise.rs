@@ -17,6 +17,18 @@ pub(super) static OPERATORS: &[Operator] = &[
     unary("Sin", 7),
     unary("Cos", 7),
     unary("Round", 11),
+    unary("Exp", 13),
+    unary("Neg", 13),
+    unary("Sqrt", 13),
+    Operator {
+        name: "Gelu",
+        domain: "",
+        since: 20,
+        inputs: (1, 1),
+        attributes: &[("approximate", Kind::String, Need::Optional)],
+        infer: gelu,
+        macs: no_macs,
+    },
     Operator {
         name: "Clip",
         domain: "",
@@ -76,6 +88,13 @@ pub(super) fn broadcast_shapes(a: &[usize], b: &[usize]) -> Result<Vec<usize>, S
             _ => Err(format!("shapes {a:?} and {b:?} do not broadcast")),
         })
         .collect()
+}
+
+fn gelu(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
+    match c.node.string("approximate", "none") {
+        "none" | "tanh" => c.same_as_first(),
+        other => Err(format!("`approximate` must be `none` or `tanh`, got `{other}`")),
+    }
 }
 
 fn cast(c: &Context<'_>) -> Result<Vec<TensorType>, String> {

@@ -23,6 +23,26 @@ pub(super) static OPERATORS: &[Operator] = &[
         infer: layer,
         macs: no_macs,
     },
+    // Before opset 21 scale and bias were per group.
+    Operator {
+        name: "GroupNormalization",
+        domain: "",
+        since: 21,
+        inputs: (3, 3),
+        attributes: &[("num_groups", Kind::Int, Need::Required), ("epsilon", Kind::Float, Need::Optional)],
+        infer: group,
+        macs: no_macs,
+    },
+    // Before opset 18 the axes were an attribute.
+    Operator {
+        name: "ReduceMean",
+        domain: "",
+        since: 18,
+        inputs: (2, 2),
+        attributes: &[("keepdims", Kind::Int, Need::Optional)],
+        infer: mean,
+        macs: no_macs,
+    },
 ];
 
 /// `[n,c,...]` with `[c]` and `[c]`.
@@ -35,6 +55,27 @@ fn instance(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
         }
     }
     c.same_as_first()
+}
+
+/// `[n,c,...]` in groups of channels, with `[c]` and `[c]`.
+fn group(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
+    let groups = c.node.int("num_groups", 0);
+    let channels = c.shape(0)?.get(1).copied().unwrap_or(0);
+    match usize::try_from(groups) {
+        Ok(groups) if groups > 0 && channels % groups == 0 => instance(c),
+        _ => Err(format!("{channels} channels do not make {groups} groups")),
+    }
+}
+
+/// The axes are constant.
+fn mean(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
+    let mut shape = c.shape(0)?.to_vec();
+    let axes = c.constant_ints(1)?.into_iter().map(|a| super::axis(a, shape.len())).collect::<Result<Vec<_>, _>>()?;
+    axes.iter().for_each(|axis| shape[*axis] = 1);
+    if c.node.int("keepdims", 1) == 0 {
+        shape = shape.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| *d).collect();
+    }
+    Ok(vec![TensorType::new(c.ty(0)?.dtype, shape)])
 }
 
 /// Normalizes over the dimensions from `axis` on; scale and bias have their shape.

@@ -43,6 +43,16 @@ pub(super) static OPERATORS: &[Operator] = &[
         infer: gather,
         macs: no_macs,
     },
+    Operator { name: "Slice", domain: "", since: 13, inputs: (4, 4), attributes: &[], infer: slice, macs: no_macs },
+    Operator {
+        name: "DepthToSpace",
+        domain: "",
+        since: 13,
+        inputs: (1, 1),
+        attributes: &[("blocksize", Kind::Int, Need::Required), ("mode", Kind::String, Need::Optional)],
+        infer: depth_to_space,
+        macs: no_macs,
+    },
 ];
 
 /// The target shape is a constant without 0 or -1: shapes are static.
@@ -111,4 +121,38 @@ fn gather(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
     let axis = axis(c.node.int("axis", 0), table.shape.len())?;
     let shape = [&table.shape[..axis], &indices.shape, &table.shape[axis + 1..]].concat();
     Ok(vec![TensorType::new(table.dtype, shape)])
+}
+
+/// Starts, ends and axes are constants within the tensor; the step is 1.
+fn slice(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
+    let mut shape = c.shape(0)?.to_vec();
+    let (starts, ends, axes) = (c.constant_ints(1)?, c.constant_ints(2)?, c.constant_ints(3)?);
+    if starts.len() != axes.len() || ends.len() != axes.len() {
+        return Err(format!("{} starts and {} ends for {} axes", starts.len(), ends.len(), axes.len()));
+    }
+    for ((start, end), place) in starts.iter().zip(&ends).zip(axes) {
+        let axis = axis(place, shape.len())?;
+        match (usize::try_from(*start), usize::try_from(*end)) {
+            (Ok(start), Ok(end)) if start < end && end <= shape[axis] => shape[axis] = end - start,
+            _ => return Err(format!("{start}..{end} is not within 0..{}", shape[axis])),
+        }
+    }
+    Ok(vec![TensorType::new(c.ty(0)?.dtype, shape)])
+}
+
+/// `[n,c,h,w]` gives `[n,c/b^2,h*b,w*b]`.
+fn depth_to_space(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
+    let [n, channels, h, w] = c.dims::<4>(0)?;
+    let block = usize::try_from(c.node.int("blocksize", 0)).unwrap_or(0);
+    let mode = c.node.string("mode", "DCR");
+    if !matches!(mode, "DCR" | "CRD") {
+        return Err(format!("`mode` must be `DCR` or `CRD`, got `{mode}`"));
+    }
+    match block.checked_mul(block) {
+        Some(area) if area > 0 && channels % area == 0 => {
+            let shape = [n, channels / area, h.saturating_mul(block), w.saturating_mul(block)];
+            Ok(vec![TensorType::new(c.ty(0)?.dtype, shape)])
+        }
+        _ => Err(format!("{channels} channels do not make blocks of {block}")),
+    }
 }

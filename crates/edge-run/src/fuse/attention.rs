@@ -1,10 +1,10 @@
-//! `softmax(scale q k^T + mask) v`.
+//! `softmax(scale q k^T + mask) v`, with or without a factor and a mask.
 
 use edge_ir::Attribute;
 
 use super::Found;
 use super::rows::EDGE_ATTENTION;
-use super::view::{View, pair, replacement};
+use edge_ir::{View, pair, replacement};
 
 /// The product with the values, and all that leads to it from queries and transposed keys.
 pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {
@@ -25,9 +25,10 @@ pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {
     let (at, product) = view.only_maker(scores, "MatMul")?;
     gone.push(at);
     let (scaled, keys) = pair(product)?;
-    let (at, mul) = view.only_maker(scaled, "Mul")?;
-    gone.push(at);
-    let (queries, scale) = view.with_number(mul)?;
+    // The factor may be in the weights.
+    let mul = view.only_maker(scaled, "Mul").and_then(|(at, mul)| Some((at, view.with_number(mul)?)));
+    gone.extend(mul.map(|(at, _)| at));
+    let (queries, scale) = mul.map_or((scaled, 1.0), |(_, factors)| factors);
     if view.shape(queries).len() != 4 || mask.is_some_and(|m| !is_plane(view.shape(m), view.shape(scores))) {
         return None;
     }

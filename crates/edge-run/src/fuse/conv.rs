@@ -4,7 +4,7 @@ use edge_ir::Attribute;
 
 use super::Found;
 use super::rows::{EDGE_CONV, EDGE_LINEAR};
-use super::view::{View, replacement};
+use edge_ir::{View, replacement};
 
 /// A dense convolution.
 pub(super) fn conv(view: &View<'_>, index: usize) -> Option<Found> {

@@ -4,7 +4,7 @@ use edge_ir::Attribute;
 
 use super::Found;
 use super::rows::{EDGE_GEGLU, EDGE_GELU};
-use super::view::{View, pair, replacement};
+use edge_ir::{View, pair, replacement};
 
 const NO_ATTRIBUTES: [(&str, Attribute); 0] = [];
 
@@ -21,6 +21,12 @@ pub(super) fn gelu(view: &View<'_>, index: usize) -> Option<Found> {
     let (scaled, _) = view.with_number(div).filter(|(_, n)| is(*n, std::f32::consts::SQRT_2))?;
     let node = replacement(&EDGE_GELU, half, vec![x], NO_ATTRIBUTES);
     (scaled == x).then_some(Found { gone: vec![index, product_at, sum_at, erf_at, div_at], node })
+}
+
+/// The operator of opset 20, in its exact form.
+pub(super) fn gelu_operator(view: &View<'_>, index: usize) -> Option<Found> {
+    let node = view.node(index, "Gelu").filter(|n| n.string("approximate", "none") == "none")?;
+    Some(Found { gone: vec![index], node: replacement(&EDGE_GELU, node, vec![node.inputs[0]?], NO_ATTRIBUTES) })
 }
 
 /// `a * gelu(b)` where `a` and `b` are the two halves of one tensor's last axis.

@@ -6,14 +6,13 @@ mod gelu;
 mod norm;
 pub(crate) mod rows;
 mod silu;
-mod view;
 mod weights;
 
 use std::collections::BTreeSet;
 
 use edge_ir::{Checked, Error, Graph, Node};
 
-use view::View;
+use edge_ir::View;
 
 /// What a pattern found: the nodes that go, and the node that comes in the place of the last of them.
 pub(crate) struct Found {
@@ -31,10 +30,12 @@ const PATTERNS: &[Pattern] = &[
     conv::conv,
     conv::linear,
     norm::group_norm,
+    norm::group_norm_operator,
     norm::layer_norm,
     attention::attention,
     attention::heads_last,
     gelu::gelu,
+    gelu::gelu_operator,
     gelu::geglu,
     silu::silu,
     silu::quick_gelu,

@@ -4,7 +4,7 @@ use edge_ir::{Attribute, ValueId};
 
 use super::Found;
 use super::rows::{EDGE_GROUP_NORM, EDGE_LAYER_NORM};
-use super::view::{View, pair, replacement};
+use edge_ir::{View, pair, replacement};
 
 /// Reshape, instance norm with unit gain, reshape, gain and shift per channel.
 pub(super) fn group_norm(view: &View<'_>, index: usize) -> Option<Found> {
@@ -31,6 +31,18 @@ pub(super) fn group_norm(view: &View<'_>, index: usize) -> Option<Found> {
     ];
     let node = replacement(&EDGE_GROUP_NORM, add, vec![x, gain, shift], attributes);
     Some(Found { gone: vec![index, mul_at, back_at, norm_at, split_at], node })
+}
+
+/// The operator of opset 21, which has gain and shift for each channel, as this crate's own has.
+pub(super) fn group_norm_operator(view: &View<'_>, index: usize) -> Option<Found> {
+    let node = view.node(index, "GroupNormalization")?;
+    let attributes = [
+        ("groups", Attribute::Int(node.int("num_groups", 1))),
+        ("epsilon", Attribute::Float(node.float("epsilon", 1e-5))),
+        ("silu", Attribute::Int(0)),
+    ];
+    let inputs = node.inputs.iter().copied().flatten().collect();
+    Some(Found { gone: vec![index], node: replacement(&EDGE_GROUP_NORM, node, inputs, attributes) })
 }
 
 /// Group norm followed by SiLU.

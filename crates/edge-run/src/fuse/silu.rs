@@ -4,7 +4,7 @@ use edge_ir::{Attribute, ValueId};
 
 use super::Found;
 use super::rows::{EDGE_QUICK_GELU, EDGE_SILU};
-use super::view::{View, pair, replacement};
+use edge_ir::{View, pair, replacement};
 
 const NO_ATTRIBUTES: [(&str, Attribute); 0] = [];
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edge_ir::{Executor, Tensor};
+use edge_ir::{Executor, Tensor, TensorType};
 
 use crate::{Error, Session};
 
@@ -29,11 +29,11 @@ pub(super) fn run_for_one(session: &mut Session, feeds: &Feeds) -> Result<Tensor
     run(session, feeds)?.into_values().next().ok_or_else(|| missing(session))
 }
 
-/// The shape of an input.
-pub(super) fn input_shape(session: &Session, name: &str) -> Result<Vec<usize>, Error> {
+/// The type of an input.
+pub(super) fn input_type(session: &Session, name: &str) -> Result<TensorType, Error> {
     let input = session.inputs().iter().find(|(n, _)| n == name);
     input
-        .map(|(_, ty)| ty.shape.clone())
+        .map(|(_, ty)| ty.clone())
         .ok_or_else(|| Error::Graph { graph: session.name().into(), what: format!("input `{name}`") })
 }
 

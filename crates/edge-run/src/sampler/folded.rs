@@ -3,7 +3,7 @@
 use edge_ir::Tensor;
 use edge_lcm::Affine;
 
-use super::feeds::{Feeds, check_finite, input_shape, run_for_one};
+use super::feeds::{Feeds, check_finite, input_type, run_for_one};
 use super::loader::Loader;
 use super::noise::NoiseSource;
 use super::{Guidance, Request, Sampler, Trace, condition};
@@ -62,9 +62,9 @@ impl Sampler<'_> {
     ) -> Result<Tensor, Error> {
         let session = graphs.get("pipeline")?;
         let mut feeds = Feeds::new();
-        let shape = input_shape(session, "input_ids")?;
+        let ty = input_type(session, "input_ids")?;
         for (prompt, prefix) in self.prompts(request).into_iter().rev().zip(["", NEGATIVE]).rev() {
-            feeds.insert(format!("{prefix}input_ids"), self.ids(prompt, &shape, trace)?);
+            feeds.insert(format!("{prefix}input_ids"), self.ids(prompt, &ty, trace)?);
         }
         folded.noise(&mut feeds, session, request)?;
         guidance(&mut feeds, session, request.guidance);
@@ -93,7 +93,7 @@ impl Folded {
             trace.stack("denoised", &denoised.ty.shape, &denoised.to_f32s());
             return Ok(denoised);
         }
-        let shape = input_shape(graphs.get(&self.unet(0))?, "sample")?;
+        let shape = input_type(graphs.get(&self.unet(0))?, "sample")?.shape;
         let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
         let mut sample = noise.next()?;
         let [mut outputs, mut samples] = [Vec::new(), Vec::new()];
@@ -103,7 +103,9 @@ impl Folded {
             let fresh = if step.takes_noise() { noise.next()? } else { vec![0.0; sample.len()] };
             feeds.insert("sample".into(), Tensor::f32s(shape.clone(), &sample));
             feeds.insert("noise".into(), Tensor::f32s(shape.clone(), &fresh));
-            feeds.insert("step".into(), Tensor::i64s([1], &[i64::try_from(index).unwrap_or(i64::MAX)]));
+            if let Ok(ty) = input_type(session, "step") {
+                feeds.insert("step".into(), Tensor::indices(&ty, &[i64::try_from(index).unwrap_or(i64::MAX)]));
+            }
             guidance(&mut feeds, session, request.guidance);
             let output = run_for_one(session, &feeds)?.to_f32s();
             check_finite(&output, "unet")?;
@@ -140,7 +142,7 @@ impl Folded {
 
     /// The latents and the noise of all steps.
     fn noise(&self, feeds: &mut Feeds, session: &Session, request: &Request) -> Result<(), Error> {
-        let shape = input_shape(session, "sample")?;
+        let shape = input_type(session, "sample")?.shape;
         let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
         feeds.insert("sample".into(), Tensor::f32s(shape.clone(), &noise.next()?));
         for (index, _) in self.steps.iter().enumerate().filter(|(_, step)| step.takes_noise()) {
@@ -150,12 +152,12 @@ impl Folded {
     }
 }
 
-/// The guidance scale, for graphs that take it.
+/// The guidance scale, for graphs that take it; up to 1 there is none, as around a model that is not folded.
 fn guidance(feeds: &mut Feeds, session: &Session, guidance: Guidance) {
     let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = guidance;
-    feeds.insert("guidance".into(), Tensor::f32s([1], &[scale]));
-    if let Ok(shape) = input_shape(session, "timestep_cond") {
-        let numbers = condition(guidance, shape[0]);
-        feeds.insert("timestep_cond".into(), Tensor::f32s(shape, &numbers));
+    feeds.insert("guidance".into(), Tensor::f32s([1], &[scale.max(1.0)]));
+    if let Ok(ty) = input_type(session, "timestep_cond") {
+        let numbers = condition(guidance, ty.shape[0]);
+        feeds.insert("timestep_cond".into(), Tensor::f32s(ty.shape, &numbers));
     }
 }

@@ -8,7 +8,7 @@ mod noise;
 
 use std::collections::BTreeMap;
 
-use edge_ir::{Checked, Graph, Tensor};
+use edge_ir::{Checked, Graph, Tensor, TensorType};
 use edge_lcm::{Schedule, guidance_embedding};
 
 use crate::picture::{Picture, from_decoder, from_image};
@@ -17,7 +17,7 @@ use crate::{Error, Session};
 
 pub use folded::{Folded, Form, Prompts};
 
-use feeds::{Feeds, check_finite, input_shape, run, run_for_one};
+use feeds::{Feeds, check_finite, input_type, run, run_for_one};
 use loader::Loader;
 use noise::NoiseSource;
 
@@ -172,7 +172,7 @@ impl Sampler<'_> {
         let (name, ty) = session.inputs()[0].clone();
         let mut contexts = Vec::new();
         for prompt in self.prompts(request) {
-            let ids = self.ids(prompt, &ty.shape, trace)?;
+            let ids = self.ids(prompt, &ty, trace)?;
             let mut outputs = run(session, &Feeds::from([(name.clone(), ids)]))?;
             if let Some(hidden) = outputs.remove("last_hidden_state") {
                 trace.tensors.insert("context".into(), hidden.clone());
@@ -184,13 +184,13 @@ impl Sampler<'_> {
     }
 
     /// A prompt's tokens, for each image of the batch.
-    fn ids(&self, prompt: &str, shape: &[usize], trace: &mut Trace) -> Result<Tensor, Error> {
+    fn ids(&self, prompt: &str, ty: &TensorType, trace: &mut Trace) -> Result<Tensor, Error> {
         let encoded = self.tokenizer.encode(prompt)?;
-        let (expected, got) = (shape.last().copied().unwrap_or(0), encoded.ids.len());
+        let (expected, got) = (ty.shape.last().copied().unwrap_or(0), encoded.ids.len());
         if expected != got {
             return Err(Error::Tokens { expected, got });
         }
-        let ids = Tensor::i64s(shape, &encoded.ids.repeat(shape[0]));
+        let ids = Tensor::indices(ty, &encoded.ids.repeat(ty.shape[0]));
         trace.tensors.insert("ids".into(), ids.clone());
         trace.truncated |= encoded.truncated;
         Ok(ids)
@@ -264,7 +264,7 @@ fn sample(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Tensor, Error> {
     let unet = graphs.get("unet")?;
-    let shape = input_shape(unet, "sample")?;
+    let shape = input_type(unet, "sample")?.shape;
     let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
     let mut sample = noise.next()?;
     let [mut outputs, mut samples, mut estimates] = [Vec::new(), Vec::new(), Vec::new()];
@@ -295,18 +295,17 @@ fn predict(
     contexts: &[Feeds],
     guidance: Guidance,
 ) -> Result<Vec<f32>, Error> {
-    let types: BTreeMap<String, Vec<usize>> =
-        unet.inputs().iter().map(|(n, ty)| (n.clone(), ty.shape.clone())).collect();
+    let types: BTreeMap<String, TensorType> = unet.inputs().iter().cloned().collect();
     let mut predictions = Vec::new();
     for context in contexts {
         let mut feeds = context.clone();
         feeds.insert("sample".into(), Tensor::f32s(shape, sample));
-        if let Some(shape) = types.get("timestep") {
+        if let Some(ty) = types.get("timestep") {
             let timestep = i64::try_from(timestep).unwrap_or(i64::MAX);
-            feeds.insert("timestep".into(), Tensor::i64s(shape.clone(), &vec![timestep; shape.iter().product()]));
+            feeds.insert("timestep".into(), Tensor::indices(ty, &vec![timestep; ty.shape.iter().product()]));
         }
-        if let Some(shape) = types.get("timestep_cond") {
-            feeds.insert("timestep_cond".into(), Tensor::f32s(shape.clone(), &condition(guidance, shape[0])));
+        if let Some(ty) = types.get("timestep_cond") {
+            feeds.insert("timestep_cond".into(), Tensor::f32s(ty.shape.clone(), &condition(guidance, ty.shape[0])));
         }
         predictions.push(run_for_one(unet, &feeds)?.to_f32s());
     }

@@ -8,7 +8,7 @@ use edge_import::{Imported, Options, TimestepShape, WeightType};
 use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
 use edge_ir::{Checked, Graph};
 use edge_lcm::SchedulerConfig;
-use edge_passes::fold::Folded;
+use edge_passes::lcm::Folded;
 use edge_spec::{MANIFEST_FILE, Manifest, SCHEMA, sha256};
 
 use super::fold;

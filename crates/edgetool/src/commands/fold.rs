@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use edge_import::{Imported, Options};
 use edge_lcm::Affine;
-use edge_passes::fold::{Branches, FoldError, Folded, Form, Layout, Request, fold, needs_branches};
+use edge_passes::lcm::{Branches, FoldError, Folded, Form, Layout, Request, fold, needs_branches};
 use edge_spec::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 
 use super::schedule;

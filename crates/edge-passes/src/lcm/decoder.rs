@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use edge_ir::{Attribute, Builder, Checked, DType, Data, Graph, Scope, TensorType, Value, ValueId};
 
 use super::error::FoldError;
-use super::eval::Evaluation;
+use super::known::numbers;
 
 /// The decoder's output after folding.
 pub const IMAGE: &str = "image";
@@ -93,43 +93,51 @@ fn scale_first(graph: &mut Graph, input: ValueId, factor: f64) -> bool {
 }
 
 /// The output `x` becomes `half * x + half` inside of the convolution that makes it, or of the product and difference
-/// with constants that do; false if other operators do.
+/// with constants that do; false if other operators do, and nothing is changed.
 fn map_last(graph: &mut Graph, half: f64) -> bool {
     let [output] = graph.outputs[..] else { return false };
-    let maker = |graph: &Graph, id: Option<ValueId>| graph.nodes.iter().position(|n| n.outputs.first().copied() == id);
     let Some(last) = maker(graph, Some(output)) else { return false };
     match graph.nodes[last].op.name {
-        "Conv" if graph.nodes[last].inputs.len() == 3 => {
+        "Conv" if constant(graph, last, 1).is_some() && constant(graph, last, 2).is_some() => {
             replace(graph, last, 1, |v| v * half) && replace(graph, last, 2, |v| v * half + half)
         }
         // `a x - b` becomes `half a x - (half b - half)`.
         "Sub" => {
             let product = maker(graph, graph.nodes[last].inputs[0]).filter(|i| graph.nodes[*i].op.name == "Mul");
-            let Some(product) = product else { return false };
-            let done = replace(graph, product, 1, |v| v * half) && replace(graph, last, 1, |v| v * half - half);
-            let constant = |node: usize| {
-                graph.nodes[node].inputs[1].and_then(|id| graph.value(id).data.as_ref()?.to_f32s().first().copied())
+            let constants = product.and_then(|p| Some([constant(graph, p, 1)?, constant(graph, last, 1)?]));
+            let (Some(product), Some([factor, offset])) = (product, constants) else { return false };
+            // Where nothing is left to do, nothing is done.
+            let [factor, offset] = [factor * half, offset * half - half];
+            let done = match ((factor - 1.0).abs() < f64::EPSILON, offset == 0.0) {
+                (true, true) => graph.nodes[product].inputs[0],
+                (false, true) => graph.nodes[last].inputs[0],
+                _ => Some(output),
             };
-            if let (Some(factor), Some(offset), Some(x)) =
-                (constant(product), constant(last), graph.nodes[product].inputs[0])
-                && is_one(factor)
-                && offset == 0.0
-            {
-                graph.outputs = vec![x];
-            }
-            done
+            graph.outputs = vec![done.unwrap_or(output)];
+            replace(graph, product, 1, |_| factor) && replace(graph, last, 1, |_| offset)
         }
         _ => false,
     }
 }
 
+/// The index of the node that makes a value.
+fn maker(graph: &Graph, id: Option<ValueId>) -> Option<usize> {
+    graph.nodes.iter().position(|node| node.outputs.first().copied() == id)
+}
+
+/// The first number of a node's constant input.
+fn constant(graph: &Graph, node: usize, place: usize) -> Option<f64> {
+    let id = graph.nodes[node].inputs.get(place).copied().flatten()?;
+    numbers(graph, id)?.first().map(|v| f64::from(*v))
+}
+
 /// Puts new numbers in the place of a node's constant input; false if it is none.
 fn replace(graph: &mut Graph, node: usize, place: usize, f: impl Fn(f64) -> f64) -> bool {
     let Some(id) = graph.nodes[node].inputs.get(place).copied().flatten() else { return false };
-    let Ok(numbers) = Evaluation::new(graph, BTreeMap::new()).get(id) else { return false };
-    let values: Vec<f32> = numbers.values.iter().map(|v| to_f32(f(*v))).collect();
+    let Some(numbers) = numbers(graph, id) else { return false };
+    let values: Vec<f32> = numbers.iter().map(|v| to_f32(f(f64::from(*v)))).collect();
     let name = format!("{}_folded", graph.value(id).name);
-    let ty = TensorType::new(DType::Float32, numbers.shape.clone());
+    let ty = TensorType::new(DType::Float32, graph.ty(id).shape.clone());
     let folded = graph.add_value(Value { name, ty, data: Some(Data::f32s(&values)) });
     graph.nodes[node].inputs[place] = Some(folded);
     true

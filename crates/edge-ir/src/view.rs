@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use edge_ir::ops::Operator;
-use edge_ir::{Attribute, Graph, Node, ValueId};
+use crate::ops::Operator;
+use crate::{Attribute, Data, Graph, Node, ValueId};
 
 /// A graph, who makes each value, and how often it is read.
-pub(crate) struct View<'a> {
-    pub(crate) graph: &'a Graph,
+pub struct View<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
     maker: Vec<Option<usize>>,
     uses: Vec<usize>,
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(graph: &'a Graph) -> Self {
+    /// Follows all links once.
+    pub fn new(graph: &'a Graph) -> Self {
         let count = graph.values().count();
         let (mut maker, mut uses) = (vec![None; count], vec![0; count]);
         for (index, node) in graph.nodes.iter().enumerate() {
@@ -25,58 +27,63 @@ impl<'a> View<'a> {
     }
 
     /// The node at `index`, if it is an `op`.
-    pub(crate) fn node(&self, index: usize, op: &str) -> Option<&'a Node> {
+    pub fn node(&self, index: usize, op: &str) -> Option<&'a Node> {
         self.graph.nodes.get(index).filter(|n| n.op.name == op)
     }
 
     /// The `op` that makes this value.
-    pub(crate) fn maker(&self, id: ValueId, op: &str) -> Option<(usize, &'a Node)> {
+    pub fn maker(&self, id: ValueId, op: &str) -> Option<(usize, &'a Node)> {
         let index = self.maker[self.graph.index_of(id)]?;
         self.node(index, op).map(|node| (index, node))
     }
 
     /// The `op` that makes this value, if nobody else reads it.
-    pub(crate) fn only_maker(&self, id: ValueId, op: &str) -> Option<(usize, &'a Node)> {
+    pub fn only_maker(&self, id: ValueId, op: &str) -> Option<(usize, &'a Node)> {
         self.maker(id, op).filter(|_| self.uses[self.graph.index_of(id)] == 1)
     }
 
-    /// How often a value is read.
-    pub(crate) fn uses(&self, id: ValueId) -> usize {
+    /// The content of a constant.
+    pub fn data(&self, id: ValueId) -> Option<&'a Data> {
+        self.graph.value(id).data.as_ref()
+    }
+
+    /// How often a value is read, by nodes and as an output of the graph.
+    pub fn uses(&self, id: ValueId) -> usize {
         self.uses[self.graph.index_of(id)]
     }
 
     /// The number, if the value is a constant of one `float32`.
-    pub(crate) fn number(&self, id: ValueId) -> Option<f32> {
+    pub fn number(&self, id: ValueId) -> Option<f32> {
         let value = self.graph.value(id);
         let numbers = value.data.as_ref().filter(|_| value.ty.elements() == 1)?.to_f32s();
         numbers.first().copied()
     }
 
     /// Whether all elements of a constant are this number.
-    pub(crate) fn is_all(&self, id: ValueId, number: f32) -> bool {
+    pub fn is_all(&self, id: ValueId, number: f32) -> bool {
         let data = self.graph.value(id).data.as_ref();
         data.is_some_and(|d| d.to_f32s().iter().all(|v| v.to_bits() == number.to_bits()))
     }
 
     /// The two inputs of a node, a constant of one number second, whichever way they stand.
-    pub(crate) fn with_number(&self, node: &Node) -> Option<(ValueId, f32)> {
+    pub fn with_number(&self, node: &Node) -> Option<(ValueId, f32)> {
         let (a, b) = pair(node)?;
         self.number(b).map(|n| (a, n)).or_else(|| self.number(a).map(|n| (b, n)))
     }
 
     /// The shape of a value.
-    pub(crate) fn shape(&self, id: ValueId) -> &'a [usize] {
+    pub fn shape(&self, id: ValueId) -> &'a [usize] {
         &self.graph.ty(id).shape
     }
 }
 
 /// A node's first two inputs.
-pub(crate) fn pair(node: &Node) -> Option<(ValueId, ValueId)> {
+pub fn pair(node: &Node) -> Option<(ValueId, ValueId)> {
     Some(((*node.inputs.first()?)?, (*node.inputs.get(1)?)?))
 }
 
 /// A node that does the work of `last` and what leads to it.
-pub(crate) fn replacement(
+pub fn replacement(
     op: &'static Operator,
     last: &Node,
     inputs: Vec<ValueId>,

@@ -6,9 +6,9 @@
 
 mod decoder;
 mod error;
-mod eval;
 mod guidance;
 mod hoist;
+mod known;
 mod slice;
 mod step;
 mod time;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use edge_ir::{Builder, Checked, Graph, Scope, ValueId};
 
 use super::error::FoldError;
-use super::slice::{Slice, slice};
+use super::slice::{Slice, pruned, slice};
 
 /// The UNet's input that the projections read, which the text encoder's output feeds.
 const CONTEXT: &str = "encoder_hidden_states";
@@ -39,7 +39,7 @@ pub(super) fn out_of(unet: &Graph) -> Result<Checked<Graph>, FoldError> {
         rest.value_mut(*id).name = public_name(unet, *id, &slice);
         rest.inputs.push(*id);
     }
-    Ok(rest.compact()?)
+    pruned(rest)
 }
 
 /// The module of the projection that a value stems from, as an identifier: `..._attn2_to_k`.

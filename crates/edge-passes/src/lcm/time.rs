@@ -2,16 +2,16 @@
 //! layers, each ResNet's projection. No operator and no weight of them is left.
 //!
 //! The arithmetic is that of the graph, rounded to `float32` after every node, as diffusers rounds it: the network was
-//! trained on these numbers (`eval.rs`).
+//! trained on these numbers (`known.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use edge_ir::{Attribute, Checked, DType, Data, Graph, Node, TensorType, Value, ValueId, ops};
 
 use super::error::FoldError;
-use super::eval::{Evaluation, Numbers};
-use super::slice::{Slice, slice};
+use super::known::{Known, first_row, numbers, owned};
+use super::slice::{Slice, pruned, slice};
+use crate::eval::Constant;
 
 /// The inputs that a schedule knows.
 const TIMESTEP: &str = "timestep";
@@ -33,48 +33,47 @@ pub(super) struct Moment<'a> {
 pub(super) fn bake(graph: &Graph, moment: Moment<'_>) -> Result<Checked<Graph>, FoldError> {
     let (slice, constants) = constants(graph, moment)?;
     let mut graph = without(graph, &slice, moment);
-    for (id, numbers) in slice.frontier.iter().zip(constants) {
-        graph.value_mut(*id).data = Some(numbers.data());
+    for (id, constant) in slice.frontier.iter().zip(constants) {
+        graph.value_mut(*id).data = Some(owned(&constant));
     }
     into_biases(&mut graph, &slice.frontier);
-    Ok(graph.compact()?)
+    pruned(graph)
 }
 
 /// The graph at several moments: an input `step` `[1]` says which. What depends on it is gathered from tables.
 pub(super) fn tabulate(graph: &Graph, moments: &[Moment<'_>]) -> Result<Checked<Graph>, FoldError> {
     let Some(first) = moments.first() else { return Err(FoldError::Request("there are no steps")) };
     let (slice, _) = constants(graph, *first)?;
-    let rows =
-        moments.iter().map(|m| constants(graph, *m).map(|(_, numbers)| numbers)).collect::<Result<Vec<_>, _>>()?;
+    let rows = moments.iter().map(|m| constants(graph, *m).map(|(_, row)| row)).collect::<Result<Vec<_>, _>>()?;
     let mut graph = without(graph, &slice, *first);
     let step = graph.add_value(Value { name: STEP.into(), ty: TensorType::new(DType::Int64, [1]), data: None });
     graph.inputs.push(step);
     let mut gathers = Vec::new();
     for (place, id) in slice.frontier.iter().enumerate() {
-        let images = rows.iter().map(|row| row[place].first_row()).collect::<Option<Vec<_>>>();
+        let images = rows.iter().map(|row| first_row(&row[place])).collect::<Option<Vec<_>>>();
         let images = images.ok_or_else(|| FoldError::Unknown { value: graph.value(*id).name.clone() })?;
         gathers.push(gather(&mut graph, *id, &images, step)?);
     }
     graph.nodes.splice(0..0, gathers);
-    Ok(graph.compact()?)
+    pruned(graph)
 }
 
 /// What depends on the moment alone, and the numbers that the rest of the graph reads of it.
-fn constants(graph: &Graph, moment: Moment<'_>) -> Result<(Slice, Vec<Rc<Numbers>>), FoldError> {
+fn constants(graph: &Graph, moment: Moment<'_>) -> Result<(Slice, Vec<Constant>), FoldError> {
     let slice = slice(graph, bound(moment));
     let mut inputs = BTreeMap::new();
     for id in &graph.inputs {
-        let (name, shape) = (graph.value(*id).name.as_str(), graph.ty(*id).shape.clone());
-        let count: usize = shape.iter().product();
-        let values = match (name, moment.condition) {
-            (TIMESTEP, _) => vec![exact(moment.timestep); count],
-            (CONDITION, Some(row)) => row.iter().map(|v| f64::from(*v)).cycle().take(count).collect(),
+        let (name, ty) = (graph.value(*id).name.as_str(), graph.ty(*id).clone());
+        let count: usize = ty.shape.iter().product();
+        let data = match (name, moment.condition) {
+            (TIMESTEP, _) => Data::i64s(&vec![i64::try_from(moment.timestep).unwrap_or(i64::MAX); count]),
+            (CONDITION, Some(row)) => Data::f32s(&row.iter().copied().cycle().take(count).collect::<Vec<_>>()),
             _ => continue,
         };
-        inputs.insert(*id, Numbers { shape, values });
+        inputs.insert(*id, Constant { ty, data });
     }
-    let mut evaluation = Evaluation::new(graph, inputs);
-    let constants = slice.frontier.iter().map(|id| evaluation.get(*id)).collect::<Result<_, _>>()?;
+    let mut known = Known::new(graph, inputs);
+    let constants = slice.frontier.iter().map(|id| known.get(*id)).collect::<Result<_, _>>()?;
     Ok((slice, constants))
 }
 
@@ -99,8 +98,12 @@ fn into_biases(graph: &mut Graph, constants: &[ValueId]) {
         let Some(bias) = biased(graph, conv, constant).filter(|_| readers[graph.index_of(made)].len() == 1) else {
             continue;
         };
-        let name = format!("{}_bias", graph.value(graph.nodes[conv].outputs[0]).name);
-        let ty = TensorType::new(DType::Float32, [bias.len()]);
+        // The sum takes the name of what it adds to, which is gone.
+        let (image, ty) = (graph.value(made).name.clone(), TensorType::new(DType::Float32, [bias.len()]));
+        let name = format!("{image}_bias");
+        if !graph.outputs.contains(&sum) {
+            graph.value_mut(sum).name = image;
+        }
         let bias = graph.add_value(Value { name, ty, data: Some(Data::f32s(&bias)) });
         let node = &mut graph.nodes[conv];
         node.inputs.truncate(2);
@@ -125,27 +128,25 @@ fn sum(graph: &Graph, index: usize, constants: &[ValueId]) -> Option<(usize, Val
 fn biased(graph: &Graph, conv: usize, constant: ValueId) -> Option<Vec<f32>> {
     let value = graph.value(constant);
     let channels = graph.ty(graph.nodes[conv].outputs[0]).shape[1];
-    let numbers = Numbers { shape: value.ty.shape.clone(), values: floats(&value.data.as_ref()?.to_f32s()) };
-    let row = numbers.first_row()?;
+    let row = first_row(&Constant { ty: value.ty.clone(), data: value.data.clone()? })?;
     if value.ty.shape[1..] != [channels, 1, 1] {
         return None;
     }
     let old = match graph.nodes[conv].inputs.get(2).copied().flatten() {
-        Some(bias) => Evaluation::new(graph, BTreeMap::new()).get(bias).ok()?.values.clone(),
+        Some(bias) => numbers(graph, bias)?,
         None => vec![0.0; channels],
     };
-    Some(old.iter().zip(row).map(|(a, b)| to_f32(a + b)).collect())
+    Some(old.iter().zip(row).map(|(a, b)| a + b).collect())
 }
 
 /// A node that reads its row of a table in place of a value's former maker.
-fn gather(graph: &mut Graph, id: ValueId, images: &[&[f64]], step: ValueId) -> Result<Node, FoldError> {
+fn gather(graph: &mut Graph, id: ValueId, images: &[Vec<f32>], step: ValueId) -> Result<Node, FoldError> {
     let name = graph.value(id).name.clone();
     let mut shape = graph.ty(id).shape.clone();
     shape[0] = 1;
     graph.value_mut(id).ty = TensorType::new(DType::Float32, shape.clone());
     shape[0] = images.len();
-    let numbers: Vec<f32> = images.iter().flat_map(|row| row.iter().map(|v| to_f32(*v))).collect();
-    let data = Some(Data::f32s(&numbers));
+    let data = Some(Data::f32s(&images.concat()));
     let table =
         graph.add_value(Value { name: format!("{name}_table"), ty: TensorType::new(DType::Float32, shape), data });
     let op = ops::find("", "Gather").ok_or(FoldError::Missing { what: "operator Gather".into() })?;
@@ -156,31 +157,4 @@ fn gather(graph: &mut Graph, id: ValueId, images: &[&[f64]], step: ValueId) -> R
         outputs: vec![id],
         attributes: BTreeMap::from([("axis", Attribute::Int(0))]),
     })
-}
-
-impl Numbers {
-    /// The numbers of the first image, if all images have the same.
-    fn first_row(&self) -> Option<&[f64]> {
-        let mut rows = self.values.chunks(self.values.len() / self.shape.first()?);
-        let first = rows.next()?;
-        rows.all(|row| row == first).then_some(first)
-    }
-
-    fn data(&self) -> Data {
-        Data::f32s(&self.values.iter().map(|v| to_f32(*v)).collect::<Vec<_>>())
-    }
-}
-
-fn floats(numbers: &[f32]) -> Vec<f64> {
-    numbers.iter().map(|v| f64::from(*v)).collect()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "constants of the graph are `float32`")]
-fn to_f32(value: f64) -> f32 {
-    value as f32
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a timestep is far below 2^53")]
-fn exact(timestep: usize) -> f64 {
-    timestep as f64
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use edge_ir::{Graph, ValueId};
+use edge_ir::{Checked, Graph, ValueId};
+
+use super::error::FoldError;
 
 /// The part of a graph that reads nothing but some inputs and constants.
 pub(super) struct Slice {
@@ -43,4 +45,10 @@ impl Slice {
         rest.nodes = kept.map(|(_, node)| node).collect();
         rest
     }
+}
+
+/// The graph without what nothing reads any more, checked.
+pub(super) fn pruned(mut graph: Graph) -> Result<Checked<Graph>, FoldError> {
+    graph.prune();
+    Ok(graph.check()?)
 }

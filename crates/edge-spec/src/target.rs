@@ -1,0 +1,349 @@
+//! Targets: what an SDK's compiler takes, and the form in which it takes it best. One YAML file each, built in
+//! (`targets/`) or named by its path.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The version of target files.
+pub const TARGET_SCHEMA: &str = "target/v1";
+
+/// The files of `targets/`.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("enn", include_str!("../../../targets/enn.yaml")),
+    ("onnxruntime", include_str!("../../../targets/onnxruntime.yaml")),
+    ("openvino", include_str!("../../../targets/openvino.yaml")),
+    ("qnn", include_str!("../../../targets/qnn.yaml")),
+    ("rknn", include_str!("../../../targets/rknn.yaml")),
+];
+
+/// What an SDK takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Always [`TARGET_SCHEMA`].
+    pub schema: String,
+    /// Its name; that of its file, where it is built in.
+    pub name: String,
+    /// What it is, in one line.
+    pub about: String,
+    /// The form of the graphs.
+    pub graph: GraphForm,
+    /// Operators that the SDK takes, by ONNX's names.
+    pub ops: Vec<String>,
+}
+
+/// The form in which graphs are written. A field that is absent leaves what the importer builds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphForm {
+    /// ONNX opset.
+    pub opset: u32,
+    /// Dimensions that a tensor has at most.
+    pub max_rank: usize,
+    /// Linear layers.
+    #[serde(default)]
+    pub linear: Linear,
+    /// Attention.
+    #[serde(default)]
+    pub attention: Attention,
+    /// Rows of queries that attend at a time; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_chunk: Option<usize>,
+    /// The factor on the queries.
+    #[serde(default)]
+    pub attention_scale: Scale,
+    /// Group norms.
+    #[serde(default)]
+    pub group_norm: GroupNorm,
+    /// Gain and shift of group norms.
+    #[serde(default)]
+    pub norm_affine: Affine,
+    /// Layer norms.
+    #[serde(default)]
+    pub layer_norm: LayerNorm,
+    /// GELU.
+    #[serde(default)]
+    pub gelu: Gelu,
+    /// The gated feed-forward layers of transformers.
+    #[serde(default)]
+    pub geglu: Geglu,
+    /// Sigmoid, and with it SiLU and quick GELU.
+    #[serde(default)]
+    pub sigmoid: Sigmoid,
+    /// Upsampling by two.
+    #[serde(default)]
+    pub upsample: Upsample,
+    /// Convolutions of joined tensors.
+    #[serde(default)]
+    pub skip_concat: SkipConcat,
+    /// Token ids and timesteps.
+    #[serde(default)]
+    pub index: Index,
+}
+
+/// Declares a choice: its variants with their names in YAML and what they mean; the first is the default.
+macro_rules! choice {
+    ($(#[$about:meta])* $name:ident { $(#[$first_about:meta])* $first:ident, $($(#[$more_about:meta])* $more:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum $name {
+            $(#[$first_about])*
+            #[default]
+            $first,
+            $($(#[$more_about])* $more,)*
+        }
+    };
+}
+
+choice!(
+    /// How a linear layer is written.
+    Linear {
+        /// `Gemm` on rows.
+        Gemm,
+        /// `MatMul` and `Add` on rows.
+        Matmul,
+        /// A 1x1 `Conv` on `[n,c,1,rows]`, and everything between such layers in that layout.
+        Conv1x1,
+    }
+);
+choice!(
+    /// How attention is written.
+    Attention {
+        /// All heads in one product of four dimensions.
+        Whole,
+        /// Each head by itself.
+        PerHead,
+    }
+);
+choice!(
+    /// Where the factor on the queries, one over the root of a head's width, is applied.
+    Scale {
+        /// A `Mul` of the queries.
+        Mul,
+        /// In the weights of the layer that makes the queries.
+        Weights,
+    }
+);
+choice!(
+    /// How a group norm is written.
+    GroupNorm {
+        /// `InstanceNormalization` between two `Reshape`.
+        Instance,
+        /// `GroupNormalization` of opset 21.
+        Native,
+        /// Means, differences and a root.
+        Decomposed,
+    }
+);
+choice!(
+    /// How gain and shift of a channel are written.
+    Affine {
+        /// `Mul` and `Add`.
+        MulAdd,
+        /// A 1x1 `Conv` with as many groups as channels.
+        Conv,
+    }
+);
+choice!(
+    /// How a layer norm is written.
+    LayerNorm {
+        /// `LayerNormalization` on rows.
+        Native,
+        /// Means, differences and a root; over the channels of `[n,c,1,rows]` where linear layers are convolutions.
+        Decomposed,
+    }
+);
+choice!(
+    /// How GELU is written.
+    Gelu {
+        /// With `Erf`: exact.
+        Erf,
+        /// `Gelu` of opset 20: exact.
+        Native,
+        /// With `Tanh`: an approximation.
+        Tanh,
+        /// `x * sigmoid(1.702 x)`: an approximation.
+        Sigmoid,
+    }
+);
+choice!(
+    /// How the two halves of a gated layer are made.
+    Geglu {
+        /// One projection, then `Split`.
+        Split,
+        /// Two projections.
+        TwoProjections,
+    }
+);
+choice!(
+    /// How the logistic function is written.
+    Sigmoid {
+        /// `Sigmoid`.
+        Native,
+        /// `0.5 + 0.5 tanh(x/2)`: exact.
+        Tanh,
+    }
+);
+choice!(
+    /// How upsampling by two is written.
+    Upsample {
+        /// `Resize` to the nearest.
+        Resize,
+        /// `Concat` of four and `DepthToSpace`.
+        DepthToSpace,
+    }
+);
+choice!(
+    /// How a convolution of two joined tensors is written.
+    SkipConcat {
+        /// `Concat`, then `Conv`.
+        Concat,
+        /// Two `Conv` that are added.
+        TwoConvs,
+    }
+);
+choice!(
+    /// Type of indices.
+    Index {
+        /// `int64`.
+        Int64,
+        /// `int32`.
+        Int32,
+    }
+);
+
+/// What can be wrong with a target.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// No built-in target has this name.
+    #[error("there is no target `{name}`, built in are {}", known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The names of the built-in targets.
+        known: Vec<String>,
+    },
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// It is not a target.
+    #[error("`{origin}` is not a target: {reason}")]
+    Invalid {
+        /// The file, or the name of a built-in target.
+        origin: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+}
+
+impl Target {
+    /// The target built in under this name, or read from the file, if `name` is a path: it ends in `.yaml` or `.yml`, or
+    /// has a `/`.
+    ///
+    /// # Errors
+    /// If there is none, or it is not valid.
+    pub fn find(name: &str) -> Result<Self, TargetError> {
+        let path = Path::new(name);
+        if name.contains('/') || path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| TargetError::Io { path: path.to_owned(), source })?;
+            return Self::parse(&text, name);
+        }
+        match BUILT_IN.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => Self::parse(text, name),
+            None => Err(TargetError::Unknown { name: name.to_owned(), known: Self::names() }),
+        }
+    }
+
+    /// The names of the built-in targets, in order.
+    pub fn names() -> Vec<String> {
+        BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    /// Reads a target's YAML.
+    ///
+    /// # Errors
+    /// If it is no YAML, has unknown or lacks required fields, or its facts do not agree; `origin` is named then.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, TargetError> {
+        let invalid = |reason: String| TargetError::Invalid { origin: origin.to_owned(), reason };
+        let target: Self = serde_yaml::from_str(text).map_err(|e| invalid(e.to_string()))?;
+        for rule in [schema, ops, sizes] {
+            rule(&target).map_err(invalid)?;
+        }
+        Ok(target)
+    }
+
+    /// Whether the SDK takes this operator.
+    pub fn takes(&self, op: &str) -> bool {
+        self.ops.iter().any(|known| known == op)
+    }
+}
+
+fn schema(target: &Target) -> Result<(), String> {
+    match target.schema.as_str() {
+        TARGET_SCHEMA => Ok(()),
+        other => Err(format!("field `schema` is `{other}`, supported: {TARGET_SCHEMA}")),
+    }
+}
+
+fn ops(target: &Target) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    match target.ops.iter().find(|op| !seen.insert(*op)) {
+        Some(op) => Err(format!("field `ops` names `{op}` twice")),
+        None if seen.is_empty() => Err("field `ops` is empty, expected operators".to_owned()),
+        None => Ok(()),
+    }
+}
+
+fn sizes(target: &Target) -> Result<(), String> {
+    match (target.graph.max_rank, target.graph.query_chunk) {
+        (0..=3, _) => Err(format!("field `graph.max_rank` is {}, expected 4 or more", target.graph.max_rank)),
+        (_, Some(0)) => Err("field `graph.query_chunk` is 0, expected 1 or more".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_yaml::to_string(self).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_target_is_valid_and_named_as_its_file() {
+        for name in Target::names() {
+            let target = Target::find(&name).expect("a target");
+            assert_eq!(target.name, name);
+            assert!(target.ops.is_sorted(), "{name}: the operators are not in order");
+            assert_eq!(Target::parse(&target.to_string(), "text").expect("its own text"), target);
+        }
+        assert!(Target::names().is_sorted());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let text = "schema: target/v1\nname: t\nabout: a\ngraph: {opset: 17, max_rank: 4}\nops: [Conv]\n";
+        let check = |from: &str, to: &str, expect: &str| {
+            let error = Target::parse(&text.replace(from, to), "t.yaml").expect_err("not a target").to_string();
+            assert_eq!(error, format!("`t.yaml` is not a target: {expect}"));
+        };
+        check("target/v1", "target/v2", "field `schema` is `target/v2`, supported: target/v1");
+        check("[Conv]", "[Conv, Add, Conv]", "field `ops` names `Conv` twice");
+        check("[Conv]", "[]", "field `ops` is empty, expected operators");
+        check("max_rank: 4", "max_rank: 3", "field `graph.max_rank` is 3, expected 4 or more");
+        check("max_rank: 4", "max_rank: 4, query_chunk: 0", "field `graph.query_chunk` is 0, expected 1 or more");
+    }
+}
