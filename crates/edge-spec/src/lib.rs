@@ -3,5 +3,7 @@
 mod manifest;
 pub mod target;
 
-pub use manifest::{Component, MANIFEST_FILE, Manifest, ManifestError, Pipeline, Port, SCHEMA, sha256};
+pub use manifest::{
+    Approximation, Component, Lowering, MANIFEST_FILE, Manifest, ManifestError, PassRun, Pipeline, Port, SCHEMA, sha256,
+};
 pub use target::{Target, TargetError};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use edge_passes::StopAfter;
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Run(Run),
     Inspect(Inspect),
     Eval(Eval),
+    Targets(Targets),
 }
 
 /// Convert a checkpoint to ONNX.
@@ -39,9 +41,9 @@ pub(crate) struct Convert {
     /// Diffusers folder with the configurations and the tokenizer, for a single file
     #[arg(long, value_name = "FOLDER")]
     pub(crate) config: Option<PathBuf>,
-    /// ONNX opset
-    #[arg(long, default_value_t = 17, value_parser = parse_opset)]
-    pub(crate) opset: u32,
+    /// ONNX opset [default: the target's, or 17]
+    #[arg(long, value_parser = parse_opset)]
+    pub(crate) opset: Option<u32>,
     /// Image height in pixels [default: the model's]
     #[arg(long, value_name = "PIXELS")]
     pub(crate) height: Option<usize>,
@@ -63,12 +65,24 @@ pub(crate) struct Convert {
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,
+    /// Write the graphs in the form that this target takes: one that `edgetool targets` lists, or a YAML file
+    #[arg(long, value_name = "TARGET", help_heading = LOWERING)]
+    pub(crate) target: Option<String>,
+    /// Stop after this pass, and in it after N rewrites, to find the one that breaks a model
+    #[arg(long, value_name = "PASS[:N]", requires = "target", value_parser = parse_stop, help_heading = LOWERING)]
+    pub(crate) stop_after: Option<StopAfter>,
+    /// Print every graph after this pass
+    #[arg(long, value_name = "PASS", requires = "target", help_heading = LOWERING)]
+    pub(crate) dump_after: Option<String>,
 }
+
+/// The heading of options that rewrite the graphs for a target.
+const LOWERING: &str = "For a target";
 
 const CONVERT_EXAMPLES: &str = "Examples:
   edgetool convert tests/fixtures/edgefusion -o edgefusion-onnx
-  edgetool convert tests/fixtures/edgefusion -o wide-onnx \\
-      --height 128 --width 192 --opset 21";
+  edgetool convert tests/fixtures/edgefusion -o edgefusion-qnn \\
+      --target qnn --dtype float32";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Weights {
@@ -187,11 +201,14 @@ pub(crate) struct Inspect {
     /// Show every node instead of the counts
     #[arg(long)]
     pub(crate) nodes: bool,
+    /// Show what is different from this path: what a pass or a target changed
+    #[arg(long, value_name = "BEFORE", conflicts_with = "nodes")]
+    pub(crate) diff: Option<PathBuf>,
 }
 
 const INSPECT_EXAMPLES: &str = "Examples:
-  edgetool inspect tests/fixtures/edgefusion
-  edgetool inspect edgefusion-onnx/unet/model.onnx --format json";
+  edgetool inspect tests/fixtures/edgefusion --format json
+  edgetool inspect --diff edgefusion-onnx edgefusion-qnn";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -200,6 +217,24 @@ pub(crate) enum Format {
     /// For programs: one object with a `schema` field
     Json,
 }
+
+/// List the targets that models are converted for.
+///
+/// A target says what an SDK takes: its operators, and the form of the graphs that suits it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = TARGETS_EXAMPLES)]
+pub(crate) struct Targets {
+    /// Show this one: a name, or a YAML file, which is checked
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+const TARGETS_EXAMPLES: &str = "Examples:
+  edgetool targets
+  edgetool targets qnn --format json";
 
 /// Run one graph on given tensors.
 #[derive(Debug, clap::Args)]
@@ -235,6 +270,12 @@ fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);
     let opset = text.parse::<u32>().ok().filter(|o| known.clone().any(|k| k == *o));
     opset.ok_or_else(|| format!("expected one of {:?}", known.collect::<Vec<_>>()))
+}
+
+fn parse_stop(text: &str) -> Result<StopAfter, String> {
+    let (pass, rewrites) = text.split_once(':').map_or((text, None), |(pass, n)| (pass, Some(n)));
+    let number = |n: &str| n.parse().map_err(|_| format!("expected a number of rewrites after `:`, got `{n}`"));
+    Ok(StopAfter { pass: pass.to_owned(), rewrites: rewrites.map(number).transpose()? })
 }
 
 fn parse_size(text: &str) -> Result<(usize, usize), String> {

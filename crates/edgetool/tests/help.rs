@@ -12,7 +12,7 @@ use common::{EDGETOOL, PROMPT, Ran, Sandbox, fixtures};
 use serde_json::Value;
 
 /// In the order in which their examples build on each other.
-const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval"];
+const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval", "targets"];
 
 /// The two examples that end a subcommand's help, as a terminal of 80 columns shows them.
 #[track_caller]
@@ -44,7 +44,7 @@ fn examples_work_as_they_stand() {
             assert_eq!(ran.code, Some(0), "{line}\n{}", ran.stderr);
         }
     }
-    for name in ["edgefusion-onnx/edgetool.json", "wide-onnx/unet/model.onnx", "cat.png", "hidden.safetensors"] {
+    for name in ["edgefusion-onnx/edgetool.json", "edgefusion-qnn/unet/model.onnx", "cat.png", "hidden.safetensors"] {
         assert!(sandbox.path(name).exists(), "the examples did not make {name}: {:?}", sandbox.names());
     }
 }

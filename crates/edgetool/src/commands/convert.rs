@@ -8,23 +8,33 @@ use edge_import::{Imported, Options, TimestepShape, WeightType};
 use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
 use edge_ir::{Checked, Graph};
 use edge_lcm::SchedulerConfig;
-use edge_spec::{Component, MANIFEST_FILE, Manifest, SCHEMA, sha256};
+use edge_spec::{Component, Lowering, MANIFEST_FILE, Manifest, SCHEMA, Target, sha256};
 
+use super::lower;
 use crate::cli::{Convert, Dtype, Timestep, Weights};
 use crate::staging::Staging;
 use crate::{layout, report};
 
+/// The opset where neither the command line nor a target names one.
+const OPSET: u32 = 17;
+
 /// Converts as the arguments say.
 pub(crate) fn convert(args: &Convert) -> Result<()> {
     let cannot = || format!("cannot convert `{}`", args.source.display());
-    let imported = edge_import::import(&args.source, args.config.as_deref(), options(args)).with_context(cannot)?;
+    let target = args.target.as_deref().map(Target::find).transpose().with_context(cannot)?;
+    let mut imported = edge_import::import(&args.source, args.config.as_deref(), options(args)).with_context(cannot)?;
+    let lowering = target.map(|target| lower::lower(&mut imported.model, target, args)).transpose();
+    let lowering = lowering.with_context(cannot)?;
     let staging = Staging::folder(&args.output, args.force)?;
-    let written = write(args, &imported, staging.path()).with_context(cannot)?;
+    let opset = args.opset.or(lowering.as_ref().map(|l| l.target.graph.opset)).unwrap_or(OPSET);
+    let said = lowering.as_ref().map(lower::summary);
+    let written = write(args, (opset, lowering), &imported, staging.path()).with_context(cannot)?;
     staging.commit()?;
     if let Err(error) = SchedulerConfig::from_json(&imported.checkpoint.scheduler.text()) {
         report::warn(format!("the scheduler was copied, but `edgetool run` will not sample with it: {error}"));
     }
-    report::say(summary(args, &imported, written));
+    report::say(summary(args, opset, &imported, written));
+    said.iter().flatten().for_each(report::say);
     Ok(())
 }
 
@@ -45,7 +55,12 @@ fn options(args: &Convert) -> Options {
 }
 
 /// Writes everything and returns where the weights went.
-fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMode> {
+fn write(
+    args: &Convert,
+    (opset, lowering): (u32, Option<Lowering>),
+    imported: &Imported,
+    folder: &Path,
+) -> Result<WeightMode> {
     let asked = match args.weights {
         Weights::Copy => WeightMode::Copy,
         Weights::Link => WeightMode::Link,
@@ -56,7 +71,7 @@ fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMod
     for (name, graph) in &imported.model.components {
         let dir = folder.join(name);
         fs::create_dir(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
-        let written = edge_ir::onnx::write(graph, &dir, WriteOptions { opset: args.opset, weights: asked })?;
+        let written = edge_ir::onnx::write(graph, &dir, WriteOptions { opset, weights: asked })?;
         if written.weights != asked {
             used = written.weights;
         }
@@ -65,15 +80,16 @@ fn write(args: &Convert, imported: &Imported, folder: &Path) -> Result<WeightMod
     }
     if used != asked {
         report::warn(
-            "the weights cannot be linked into the output folder (another file system, or a cast): they were copied",
+            "the weights cannot be linked into the output folder (another file system, or weights that are computed): they were copied",
         );
     }
     layout::write_rest(imported, folder)?;
     let manifest = Manifest {
         schema: SCHEMA.into(),
         producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")).into(),
-        opset: args.opset,
+        opset,
         weights: mode_name(used).into(),
+        lowering,
         pipeline: layout::pipeline(&imported.pipeline),
         components,
     };
@@ -112,11 +128,10 @@ fn mode_name(mode: WeightMode) -> &'static str {
     }
 }
 
-fn summary(args: &Convert, imported: &Imported, weights: WeightMode) -> String {
+fn summary(args: &Convert, opset: u32, imported: &Imported, weights: WeightMode) -> String {
     let p = &imported.pipeline;
     let (from, to, mode) = (args.source.display(), args.output.display(), mode_name(weights));
-    let head =
-        format!("converted `{from}` to `{to}`: {}x{} pixels, opset {}, weights {mode}", p.height, p.width, args.opset);
+    let head = format!("converted `{from}` to `{to}`: {}x{} pixels, opset {opset}, weights {mode}", p.height, p.width);
     let line = |(name, graph): (&String, &Checked<Graph>)| {
         let parameters = millions(edge_ir::stats(graph).parameters);
         format!("  {name:<14} {parameters:>9} M parameters  {:>5} nodes", graph.nodes.len())

@@ -1,10 +1,13 @@
 //! The subcommands, one file each.
 
 mod convert;
+mod diff;
 mod eval;
 mod inspect;
+mod lower;
 mod model;
 mod run;
+mod targets;
 
 use anyhow::Result;
 
@@ -17,6 +20,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Targets(args) => targets::targets(&args),
     }
 }
 
