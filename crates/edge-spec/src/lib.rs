@@ -10,6 +10,8 @@ pub mod target;
 pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
-pub use manifest::{Component, MANIFEST_FILE, Manifest, Pipeline, Port, SCHEMA, sha256};
+pub use manifest::{
+    Approximation, Component, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, SCHEMA, sha256,
+};
 pub use prompts::Prompt;
 pub use target::{Target, TargetError};

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Fold, SpecError};
+use crate::{Fold, SpecError, Target};
 
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
@@ -26,6 +26,9 @@ pub struct Manifest {
     pub opset: u32,
     /// Where the weights are: `link`, `copy` or `inline`.
     pub weights: String,
+    /// What the graphs were rewritten for, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lowering: Option<Lowering>,
     /// What connects the graphs.
     pub pipeline: Pipeline,
     /// What of the sampler is in the graphs, if it is.
@@ -33,6 +36,44 @@ pub struct Manifest {
     pub fold: Option<Fold>,
     /// The graphs, in the order of use.
     pub components: Vec<Component>,
+}
+
+/// How the graphs were rewritten for a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lowering {
+    /// The target, as it was used.
+    pub target: Target,
+    /// The pass and number of rewrites after which the rewriting was stopped, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_after: Option<String>,
+    /// The passes that changed a graph, in order.
+    pub passes: Vec<PassRun>,
+}
+
+/// What one pass did to one graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassRun {
+    /// The component's name.
+    pub component: String,
+    /// The pass's name.
+    pub pass: String,
+    /// In how many places it rewrote the graph.
+    pub rewrites: usize,
+    /// How far it is from exact, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approximation: Option<Approximation>,
+}
+
+/// A function that stands in for another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approximation {
+    /// What is approximated, and by what.
+    pub what: String,
+    /// The greatest difference of the two functions, for all arguments.
+    pub bound: f32,
 }
 
 /// Facts that connect the graphs.
@@ -147,6 +188,7 @@ mod tests {
             producer: "edgetool".into(),
             opset: 17,
             weights: "copy".into(),
+            lowering: None,
             pipeline: Pipeline {
                 height: 64,
                 width: 64,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use edge_passes::StopAfter;
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     Inspect(Inspect),
     Eval(Eval),
+    Targets(Targets),
 }
 
 /// Convert a checkpoint to ONNX.
@@ -40,9 +42,9 @@ pub(crate) struct Convert {
     /// Diffusers folder with the configurations and the tokenizer, for a single file
     #[arg(long, value_name = "FOLDER")]
     pub(crate) config: Option<PathBuf>,
-    /// ONNX opset
-    #[arg(long, default_value_t = 17, value_parser = parse_opset)]
-    pub(crate) opset: u32,
+    /// ONNX opset [default: the target's, or 17]
+    #[arg(long, value_parser = parse_opset)]
+    pub(crate) opset: Option<u32>,
     /// Image height in pixels [default: the model's]
     #[arg(long, value_name = "PIXELS")]
     pub(crate) height: Option<usize>,
@@ -91,17 +93,26 @@ pub(crate) struct Convert {
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,
+    /// Write the graphs in the form that this target takes: one that `edgetool targets` lists, or a YAML file
+    #[arg(long, value_name = "TARGET", help_heading = LOWERING)]
+    pub(crate) target: Option<String>,
+    /// Stop after this pass, and in it after N rewrites, to find the one that breaks a model
+    #[arg(long, value_name = "PASS[:N]", requires = "target", value_parser = parse_stop, help_heading = LOWERING)]
+    pub(crate) stop_after: Option<StopAfter>,
+    /// Print every graph after this pass
+    #[arg(long, value_name = "PASS", requires = "target", help_heading = LOWERING)]
+    pub(crate) dump_after: Option<String>,
 }
 
 /// The heading of options that fold the sampler.
 const FOLDING: &str = "Folding the sampler";
+/// The heading of options that rewrite the graphs for a target.
+const LOWERING: &str = "For a target";
 
 const CONVERT_EXAMPLES: &str = "Examples:
   edgetool convert tests/fixtures/edgefusion -o edgefusion-onnx
-  edgetool convert tests/fixtures/edgefusion -o wide-onnx \\
-      --height 128 --width 192 --opset 21
-  edgetool convert tests/fixtures/edgefusion -o two-steps \\
-      --fold per-step --steps 2 --guidance 8";
+  edgetool convert tests/fixtures/edgefusion -o edgefusion-qnn \\
+      --target qnn --dtype float32";
 
 /// How the steps lie in the graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -330,11 +341,14 @@ pub(crate) struct Inspect {
     /// Show every node instead of the counts
     #[arg(long)]
     pub(crate) nodes: bool,
+    /// Show what is different from this path: what a pass or a target changed
+    #[arg(long, value_name = "BEFORE", conflicts_with = "nodes")]
+    pub(crate) diff: Option<PathBuf>,
 }
 
 const INSPECT_EXAMPLES: &str = "Examples:
-  edgetool inspect tests/fixtures/edgefusion
-  edgetool inspect edgefusion-onnx/unet/model.onnx --format json";
+  edgetool inspect tests/fixtures/edgefusion --format json
+  edgetool inspect --diff edgefusion-onnx edgefusion-qnn";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -343,6 +357,24 @@ pub(crate) enum Format {
     /// For programs: one object with a `schema` field
     Json,
 }
+
+/// List the targets that models are converted for.
+///
+/// A target says what an SDK takes: its operators, and the form of the graphs that suits it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = TARGETS_EXAMPLES)]
+pub(crate) struct Targets {
+    /// Show this one: a name, or a YAML file, which is checked
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+const TARGETS_EXAMPLES: &str = "Examples:
+  edgetool targets
+  edgetool targets qnn --format json";
 
 /// Run one graph on given tensors.
 #[derive(Debug, clap::Args)]
@@ -386,6 +418,12 @@ fn parse_guidance(text: &str) -> Result<FoldedGuidance, String> {
     }
     let scale = text.parse::<f32>().ok().filter(|scale| scale.is_finite());
     scale.map(FoldedGuidance::Scale).ok_or_else(|| "expected a number, or `input`".to_owned())
+}
+
+fn parse_stop(text: &str) -> Result<StopAfter, String> {
+    let (pass, rewrites) = text.split_once(':').map_or((text, None), |(pass, n)| (pass, Some(n)));
+    let number = |n: &str| n.parse().map_err(|_| format!("expected a number of rewrites after `:`, got `{n}`"));
+    Ok(StopAfter { pass: pass.to_owned(), rewrites: rewrites.map(number).transpose()? })
 }
 
 fn parse_size(text: &str) -> Result<(usize, usize), String> {

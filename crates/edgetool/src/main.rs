@@ -20,6 +20,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static ALLOCATOR_SETTINGS: &[u8; 60] = b"thp:always,metadata_thp:auto,dirty_decay_ms:10000,narenas:2\0";
 
+/// Exit code when the answer is no.
+const NO: u8 = 1;
 /// Exit code when edgetool could not do its work.
 const FAILED: u8 = 2;
 
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
-            ExitCode::from(FAILED)
+            ExitCode::from(if report::is_no(&error) { NO } else { FAILED })
         }
     }
 }

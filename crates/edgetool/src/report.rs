@@ -60,6 +60,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = error.downcast_ref::<Hint>() {
         return Some(hint.1.clone());
     }
+    if let Some(no) = error.chain().find_map(|cause| cause.downcast_ref::<No>()) {
+        return no.1.clone();
+    }
     error.chain().find_map(|cause| match cause.downcast_ref::<ImportError>()? {
         ImportError::NotFound { what, .. } if what.contains("model_index.json") => {
             Some("name the folder that diffusers' `save_pretrained` wrote: it holds `model_index.json`, `unet/`, `vae/`, ...".into())
@@ -88,6 +91,28 @@ impl std::fmt::Display for Hint {
 }
 
 impl std::error::Error for Hint {}
+
+/// An answer: the work was done, and the result is no; with advice, where there is some.
+#[derive(Debug)]
+struct No(String, Option<String>);
+
+impl std::fmt::Display for No {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for No {}
+
+/// The answer no, for this reason, with this advice.
+pub(crate) fn no(reason: impl Into<String>, hint: Option<String>) -> anyhow::Error {
+    No(reason.into(), hint).into()
+}
+
+/// Whether an error is an answer.
+pub(crate) fn is_no(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<No>())
+}
 
 /// An error with this text and this advice.
 pub(crate) fn with_hint(text: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {

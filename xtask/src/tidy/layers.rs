@@ -25,6 +25,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prost-", &["xtask"]),
     ("protox", &["xtask"]),
     ("safetensors", &["edge-import", "edge-run", "edgetool"]),
+    ("serde_yaml", &["edge-spec"]),
     ("tokenizers", &["edge-run"]),
     ("tract-", &["edge-run"]),
 ];

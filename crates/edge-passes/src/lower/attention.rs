@@ -89,7 +89,7 @@ impl Pass for AttentionPerHead {
                 return Ok(None);
             }
             let module = core.module().to_owned();
-            let mut parts = |b: &mut Builder, name: &str, x| {
+            let parts = |b: &mut Builder, name: &str, x| {
                 tool::split(b, &format!("{module}/Split.{name}"), x, 1, &vec![1; heads])
             };
             let (q, k, v) = (parts(b, "q", core.queries)?, parts(b, "k", core.keys)?, parts(b, "v", core.values)?);

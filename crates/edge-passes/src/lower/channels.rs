@@ -45,7 +45,7 @@ impl Pass for LinearAsConv {
                 return Ok(Some(vec![out]));
             }
             if let Some(twin) = to_twin(view, node, b)? {
-                twins.0.insert(node.outputs[0], twin);
+                twins.made.insert(node.outputs[0], twin);
             }
             Ok(None)
         })
@@ -54,13 +54,29 @@ impl Pass for LinearAsConv {
 
 /// The twins of rows, by their ids in the old graph.
 #[derive(Default)]
-struct Twins(BTreeMap<ValueId, ValueId>);
+struct Twins {
+    made: BTreeMap<ValueId, ValueId>,
+    /// Shapes of twins that are made when they are read: those of rows that stay rows.
+    later: BTreeMap<ValueId, Vec<usize>>,
+}
 
 impl Twins {
+    /// The twin of rows, if they have one.
+    fn find(&mut self, view: &View<'_>, b: &mut Builder, rows: ValueId) -> Result<Option<ValueId>, Error> {
+        let Some([n, c, _, s]) = self.later.remove(&rows).and_then(|shape| <[usize; 4]>::try_from(shape).ok()) else {
+            return Ok(self.made.get(&rows).copied());
+        };
+        let name = format!("{}/ToChannels", view.graph.value(rows).name);
+        let x = tool::reshape(b, &format!("{name}.Reshape"), rows, &[n, 1, s, c])?;
+        let twin = tool::transpose(b, &format!("{name}.Transpose"), x, &[0, 3, 1, 2])?;
+        self.made.insert(rows, twin);
+        Ok(Some(twin))
+    }
+
     /// The twin of rows; without one, each row is an image of one pixel.
-    fn of(&self, view: &View<'_>, b: &mut Builder, rows: ValueId) -> Result<ValueId, Error> {
-        match (self.0.get(&rows), view.shape(rows)) {
-            (Some(twin), _) => Ok(*twin),
+    fn of(&mut self, view: &View<'_>, b: &mut Builder, rows: ValueId) -> Result<ValueId, Error> {
+        match (self.find(view, b, rows)?, view.shape(rows)) {
+            (Some(twin), _) => Ok(twin),
             (None, [n, c]) => {
                 tool::reshape(b, &format!("{}/ToChannels", view.graph.value(rows).name), rows, &[*n, *c, 1, 1])
             }
@@ -78,7 +94,7 @@ impl Twins {
     ) -> Result<Vec<ValueId>, Error> {
         let mut rows = Vec::with_capacity(twins.len());
         for (output, twin) in node.outputs.iter().zip(twins) {
-            self.0.insert(*output, *twin);
+            self.made.insert(*output, *twin);
             let [n, c, _, s] = b.shape(*twin)[..] else { continue };
             let name = format!("{}/ToRows", node.name);
             let x = tool::transpose(b, &format!("{name}.Transpose"), *twin, &[0, 2, 3, 1])?;
@@ -107,33 +123,39 @@ impl LinearAsConv {
             }
             return Ok(Some(vec![b.node("Conv", &node.name, &inputs, &tool::pointwise(1))?]));
         }
-        let twin = |id: &Option<ValueId>| id.and_then(|id| twins.0.get(&id).copied());
-        let Some(x) = node.inputs.iter().find_map(twin) else { return Ok(None) };
-        let attributes: Vec<_> = node.attributes.iter().map(|(name, value)| (*name, value.clone())).collect();
-        if let Some(norm) = Norm::of(view, node) {
-            let channels = b.shape(x)[1];
-            if self.decompose_layer_norm {
-                return Ok(Some(vec![norm.decomposed(b, &node.name, (x, 1), &[1, channels, 1, 1])?]));
+        let norm = Norm::of(view, node);
+        if let (Some(norm), false) = (&norm, self.decompose_layer_norm) {
+            if let Some(x) = twins.made.get(&norm.x) {
+                twins.later.insert(node.outputs[0], b.shape(*x).to_vec());
             }
-            let shape = b.shape(x).to_vec();
-            let rows = b.nodes(node.op.name, &node.name, node.inputs.clone(), &attributes)?[0];
-            return Ok(Some(vec![rows_as_twin(b, &node.name, rows, &shape)?]));
+            return Ok(None);
         }
         let name = node.op.name;
+        let parts = name == "Split" && tool::is_axis(node.int("axis", 0), 1, 2);
+        if norm.is_none() && !parts && !UNARY.contains(&name) && !BINARY.contains(&name) {
+            return Ok(None);
+        }
+        let mut x = None;
+        for id in node.inputs.iter().flatten() {
+            x = x.or(twins.find(view, b, *id)?);
+        }
+        let Some(x) = x else { return Ok(None) };
+        if let Some(norm) = norm {
+            let channels = b.shape(x)[1];
+            return Ok(Some(vec![norm.decomposed(b, &node.name, (x, 1), &[1, channels, 1, 1])?]));
+        }
+        let attributes: Vec<_> = node.attributes.iter().map(|(name, value)| (*name, value.clone())).collect();
         if UNARY.contains(&name) {
             return Ok(Some(vec![b.node(name, &node.name, &[x], &attributes)?]));
         }
-        if name == "Split" && tool::is_axis(node.int("axis", 0), 1, 2) {
+        if parts {
             let sizes: Vec<usize> = node.outputs.iter().map(|id| view.shape(*id)[1]).collect();
             return tool::split(b, &node.name, x, 1, &sizes).map(Some);
-        }
-        if !BINARY.contains(&name) {
-            return Ok(None);
         }
         let mut operands = Vec::with_capacity(2);
         for id in node.inputs.iter().flatten() {
             let one = view.data(*id).is_some() && view.graph.ty(*id).elements() == 1;
-            let operand = if one { Some(*id) } else { twins.0.get(id).copied() };
+            let operand = if one { Some(*id) } else { twins.made.get(id).copied() };
             operands.extend(operand.filter(|id| one || b.shape(*id) == b.shape(x)));
         }
         match operands[..] {
@@ -141,13 +163,6 @@ impl LinearAsConv {
             _ => Ok(None),
         }
     }
-}
-
-/// The twin of rows, whose shape is that of another twin.
-fn rows_as_twin(b: &mut Builder, name: &str, rows: ValueId, twin: &[usize]) -> Result<ValueId, Error> {
-    let [n, c, _, s] = twin[..] else { return Ok(rows) };
-    let x = tool::reshape(b, &format!("{name}/ToChannels.Reshape"), rows, &[n, 1, s, c])?;
-    tool::transpose(b, &format!("{name}/ToChannels.Transpose"), x, &[0, 3, 1, 2])
 }
 
 /// The twin of rows that a reshape makes of an image, of heads, or of a prompt.
@@ -181,7 +196,7 @@ fn to_twin(view: &View<'_>, node: &Node, b: &mut Builder) -> Result<Option<Value
 fn from_twin(twins: &Twins, view: &View<'_>, node: &Node, b: &mut Builder) -> Result<Option<ValueId>, Error> {
     let Some(Some(x)) = node.inputs.first() else { return Ok(None) };
     let out = view.shape(node.outputs[0]);
-    if let ("Reshape", Some(twin)) = (node.op.name, twins.0.get(x)) {
+    if let ("Reshape", Some(twin)) = (node.op.name, twins.made.get(x)) {
         let [n, c, _, s] = b.shape(*twin)[..] else { return Ok(None) };
         if out == [n, c, 1, 1] && s == 1 {
             return tool::reshape(b, &node.name, *twin, out).map(Some);
@@ -193,7 +208,7 @@ fn from_twin(twins: &Twins, view: &View<'_>, node: &Node, b: &mut Builder) -> Re
         return tool::transpose(b, &node.name, flat, &[0, 2, 1]).map(Some);
     }
     let Some((_, reshape)) = view.maker(*x, "Reshape").filter(|_| node.op.name == "Transpose") else { return Ok(None) };
-    let Some(twin) = reshape.inputs[0].and_then(|rows| twins.0.get(&rows).copied()) else { return Ok(None) };
+    let Some(twin) = reshape.inputs[0].and_then(|rows| twins.made.get(&rows).copied()) else { return Ok(None) };
     let [n, c, _, s] = b.shape(twin)[..] else { return Ok(None) };
     match (node.ints("perm"), view.shape(*x)) {
         // An image's rows.

@@ -30,59 +30,98 @@ use gelu::GeluForm;
 pub struct Lowering {
     /// `field: value`.
     pub option: &'static str,
+    /// Operators that it takes out of graphs.
+    pub removes: &'static [&'static str],
     /// The pass that this form asks for.
     pub pass: fn(&GraphForm) -> Option<Box<dyn Pass>>,
 }
 
 /// All lowerings, in the order in which they run. What a later one recognizes, an earlier one may have made.
 pub const LOWERINGS: &[Lowering] = &[
-    Lowering { option: "gelu: native", pass: |f| when(f.gelu == Gelu::Native, gelu::GeluAs(GeluForm::Native)) },
-    Lowering { option: "gelu: tanh", pass: |f| when(f.gelu == Gelu::Tanh, gelu::GeluAs(GeluForm::Tanh)) },
-    Lowering { option: "gelu: sigmoid", pass: |f| when(f.gelu == Gelu::Sigmoid, gelu::GeluAs(GeluForm::Sigmoid)) },
-    Lowering { option: "geglu: two-projections", pass: |f| when(f.geglu == Geglu::TwoProjections, geglu::GegluAsTwo) },
-    Lowering { option: "sigmoid: tanh", pass: |f| when(f.sigmoid == Sigmoid::Tanh, sigmoid::SigmoidAsTanh) },
+    Lowering {
+        option: "gelu: native",
+        removes: &["Erf"],
+        pass: |f| when(f.gelu == Gelu::Native, gelu::GeluAs(GeluForm::Native)),
+    },
+    Lowering {
+        option: "gelu: tanh",
+        removes: &["Erf"],
+        pass: |f| when(f.gelu == Gelu::Tanh, gelu::GeluAs(GeluForm::Tanh)),
+    },
+    Lowering {
+        option: "gelu: sigmoid",
+        removes: &["Erf"],
+        pass: |f| when(f.gelu == Gelu::Sigmoid, gelu::GeluAs(GeluForm::Sigmoid)),
+    },
+    Lowering {
+        option: "geglu: two-projections",
+        removes: &[],
+        pass: |f| when(f.geglu == Geglu::TwoProjections, geglu::GegluAsTwo),
+    },
+    Lowering {
+        option: "sigmoid: tanh",
+        removes: &["Sigmoid"],
+        pass: |f| when(f.sigmoid == Sigmoid::Tanh, sigmoid::SigmoidAsTanh),
+    },
     Lowering {
         option: "attention_scale: weights",
+        removes: &[],
         pass: |f| when(f.attention_scale == Scale::Weights, attention::ScaleInWeights),
     },
     Lowering {
         option: "attention: per-head",
+        removes: &[],
         pass: |f| when(f.attention == Attention::PerHead, attention::AttentionPerHead),
     },
     Lowering {
         option: "query_chunk: 1024",
+        removes: &[],
         pass: |f| f.query_chunk.and_then(|rows| when(true, attention::AttentionInChunks { rows })),
     },
     Lowering {
         option: "skip_concat: two-convs",
+        removes: &[],
         pass: |f| when(f.skip_concat == SkipConcat::TwoConvs, skip_concat::SkipConcatAsConvs),
     },
     Lowering {
         option: "upsample: depth-to-space",
+        removes: &["Resize"],
         pass: |f| when(f.upsample == Upsample::DepthToSpace, upsample::UpsampleAsDepthToSpace),
     },
     Lowering {
         option: "group_norm: native",
+        removes: &["InstanceNormalization"],
         pass: |f| when(f.group_norm == GroupNorm::Native, group_norm::GroupNormNative),
     },
     Lowering {
         option: "group_norm: decomposed",
+        removes: &["InstanceNormalization"],
         pass: |f| when(f.group_norm == GroupNorm::Decomposed, group_norm::GroupNormDecomposed),
     },
-    Lowering { option: "norm_affine: conv", pass: |f| when(f.norm_affine == Affine::Conv, norm_affine::AffineAsConv) },
+    Lowering {
+        option: "norm_affine: conv",
+        removes: &[],
+        pass: |f| when(f.norm_affine == Affine::Conv, norm_affine::AffineAsConv),
+    },
     Lowering {
         option: "linear: conv1x1",
+        removes: &["Gemm"],
         pass: |f| {
             let decompose_layer_norm = f.layer_norm == LayerNorm::Decomposed;
             when(f.linear == Linear::Conv1x1, channels::LinearAsConv { decompose_layer_norm })
         },
     },
-    Lowering { option: "linear: matmul", pass: |f| when(f.linear == Linear::Matmul, linear::LinearAsMatmul) },
+    Lowering {
+        option: "linear: matmul",
+        removes: &["Gemm"],
+        pass: |f| when(f.linear == Linear::Matmul, linear::LinearAsMatmul),
+    },
     Lowering {
         option: "layer_norm: decomposed",
+        removes: &["LayerNormalization"],
         pass: |f| when(f.layer_norm == LayerNorm::Decomposed, layer_norm::LayerNormDecomposed),
     },
-    Lowering { option: "index: int32", pass: |f| when(f.index == Index::Int32, index::IndexAsInt32) },
+    Lowering { option: "index: int32", removes: &[], pass: |f| when(f.index == Index::Int32, index::IndexAsInt32) },
 ];
 
 /// The passes for a target: its lowerings, and what clears up after them.
@@ -141,14 +180,15 @@ pub fn unknown_operator(target: &Target) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn form(line: &str) -> GraphForm {
+        let text = format!(
+            "schema: target/v1\nname: t\nabout: a\ngraph:\n  opset: 21\n  max_rank: 4\n  {line}\nops: [Conv]\n"
+        );
+        Target::parse(&text, "t").expect("a target").graph
+    }
+
     #[test]
     fn every_option_asks_for_its_pass() {
-        let form = |line: &str| {
-            let text = format!(
-                "schema: target/v1\nname: t\nabout: a\ngraph:\n  opset: 21\n  max_rank: 4\n  {line}\nops: [Conv]\n"
-            );
-            Target::parse(&text, "t").expect("a target").graph
-        };
         for lowering in LOWERINGS {
             let asked = form(lowering.option);
             assert!((lowering.pass)(&asked).is_some(), "{}", lowering.option);
@@ -156,6 +196,18 @@ mod tests {
             assert_eq!(names.len(), 1, "{}: {names:?}", lowering.option);
         }
         assert!(passes(&form("")).is_empty());
+    }
+
+    #[test]
+    fn the_document_lists_every_lowering() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/targets.md");
+        let text = std::fs::read_to_string(path).expect("the document");
+        let listed: Vec<&str> = text.lines().filter(|l| l.starts_with("| `") && l.matches('`').count() == 4).collect();
+        let row = |lowering: &Lowering| {
+            let pass = (lowering.pass)(&form(lowering.option)).expect("its pass");
+            format!("| `{}` | `{}` | {} |", lowering.option, pass.name(), pass.about())
+        };
+        assert_eq!(listed, LOWERINGS.iter().map(row).collect::<Vec<_>>());
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Pass for UpsampleAsDepthToSpace {
 mod tests {
     use edge_ir::DType;
 
-    use super::super::testing::{EXACT, check};
+    use super::super::testing::check;
     use super::*;
 
     #[test]

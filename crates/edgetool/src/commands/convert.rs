@@ -5,65 +5,68 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use edge_import::{Imported, Options, TimestepShape, WeightType};
-use edge_ir::onnx::{MODEL_FILE, NonFinite, WeightMode, WriteOptions};
+use edge_ir::onnx::{NonFinite, WeightMode, WriteOptions};
 use edge_ir::{Checked, Graph};
 use edge_lcm::SchedulerConfig;
-use edge_passes::lcm::Folded;
-use edge_spec::{MANIFEST_FILE, Manifest, SCHEMA, sha256};
+use edge_passes::lcm::Part;
+use edge_spec::{Fold, Lowering, MANIFEST_FILE, Manifest, SCHEMA, Target, sha256};
 
-use super::fold;
-use crate::cli::{Convert, Dtype, Fold, Timestep, Weights};
+use super::{fold, lower};
+use crate::cli::{self, Convert, Dtype, Timestep, Weights};
 use crate::staging::Staging;
 use crate::{layout, report};
 
-/// A folder of graphs that share their weights' file: file name, component's name and graph of each.
-struct Group<'a> {
-    folder: String,
-    graphs: Vec<(String, String, &'a Checked<Graph>)>,
+/// The opset where neither the command line nor a target names one.
+const OPSET: u32 = 17;
+/// A graph's file, without its ending, where a folder has one.
+const MODEL_NAME: &str = "model";
+
+/// What was done to the graphs of the checkpoint.
+struct Conversion {
+    /// The graphs; those of one folder, which stand together, share their weights' file.
+    parts: Vec<Part>,
+    opset: u32,
+    fold: Option<Fold>,
+    lowering: Option<Lowering>,
 }
 
 /// Converts as the arguments say.
 pub(crate) fn convert(args: &Convert) -> Result<()> {
     let cannot = || format!("cannot convert `{}`", args.source.display());
+    let target = args.target.as_deref().map(Target::find).transpose().with_context(cannot)?;
     let options = options(args);
     let imported = edge_import::import(&args.source, args.config.as_deref(), options).with_context(cannot)?;
-    let folded = if args.fold == Fold::None {
-        fold::refuse_options(args).with_context(cannot)?;
-        None
-    } else {
-        Some(fold::folded(args, &imported, options).with_context(cannot)?)
-    };
-    let groups = match &folded {
-        Some((folded, _)) => folded_groups(folded),
-        None => imported.model.components.iter().map(|(name, graph)| group(name, graph)).collect(),
-    };
-    let facts = folded.as_ref().map(|(_, facts)| facts.clone());
+    let conversion = rewrite(args, &imported, options, target).with_context(cannot)?;
     let staging = Staging::folder(&args.output, args.force)?;
-    let written = write(args, &imported, &groups, facts, staging.path()).with_context(cannot)?;
+    let written = write(args, &imported, &conversion, staging.path()).with_context(cannot)?;
     staging.commit()?;
-    if folded.is_none()
+    if conversion.fold.is_none()
         && let Err(error) = SchedulerConfig::from_json(&imported.checkpoint.scheduler.text())
     {
         report::warn(format!("the scheduler was copied, but `edgetool run` will not sample with it: {error}"));
     }
-    report::say(summary(args, &imported, &groups, written));
+    report::say(summary(args, &imported, &conversion, written));
+    conversion.lowering.iter().flat_map(lower::summary).for_each(report::say);
     Ok(())
 }
 
-fn group<'a>(name: &str, graph: &'a Checked<Graph>) -> Group<'a> {
-    Group { folder: name.to_owned(), graphs: vec![(MODEL_FILE.to_owned(), name.to_owned(), graph)] }
+/// Folds the sampler into the graphs and brings them into the target's form, as far as asked.
+fn rewrite(args: &Convert, imported: &Imported, options: Options, target: Option<Target>) -> Result<Conversion> {
+    let (mut parts, fold) = if args.fold == cli::Fold::None {
+        fold::refuse_options(args)?;
+        (imported.model.components.iter().map(|(name, graph)| part(name, graph)).collect(), None)
+    } else {
+        let (folded, fold) = fold::folded(args, imported, options)?;
+        (folded.parts, Some(fold))
+    };
+    let graphs = &mut parts.iter_mut().map(|p| &mut p.graph);
+    let lowering = target.map(|target| lower::lower(graphs, target, args)).transpose()?;
+    let opset = args.opset.or(lowering.as_ref().map(|l| l.target.graph.opset)).unwrap_or(OPSET);
+    Ok(Conversion { parts, opset, fold, lowering })
 }
 
-fn folded_groups(folded: &Folded) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for part in &folded.parts {
-        let graph = (format!("{}.onnx", part.file), part.name.clone(), &part.graph);
-        match groups.last_mut().filter(|g| g.folder == part.folder) {
-            Some(group) => group.graphs.push(graph),
-            None => groups.push(Group { folder: part.folder.clone(), graphs: vec![graph] }),
-        }
-    }
-    groups
+fn part(name: &str, graph: &Checked<Graph>) -> Part {
+    Part { name: name.to_owned(), folder: name.to_owned(), file: MODEL_NAME.to_owned(), graph: graph.clone() }
 }
 
 fn options(args: &Convert) -> Options {
@@ -84,13 +87,7 @@ fn options(args: &Convert) -> Options {
 }
 
 /// Writes everything and returns where the weights went.
-fn write(
-    args: &Convert,
-    imported: &Imported,
-    groups: &[Group<'_>],
-    fold: Option<edge_spec::Fold>,
-    folder: &Path,
-) -> Result<WeightMode> {
+fn write(args: &Convert, imported: &Imported, conversion: &Conversion, folder: &Path) -> Result<WeightMode> {
     let asked = match args.weights {
         Weights::Copy => WeightMode::Copy,
         Weights::Link => WeightMode::Link,
@@ -98,28 +95,30 @@ fn write(
     };
     let mut components = Vec::new();
     let mut used = asked;
-    for Group { folder: name, graphs } in groups {
+    for parts in conversion.parts.chunk_by(|a, b| a.folder == b.folder) {
+        let name = &parts[0].folder;
         let dir = folder.join(name);
         fs::create_dir(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
-        let files: Vec<(&str, &Checked<Graph>)> =
-            graphs.iter().map(|(file, _, graph)| (file.as_str(), *graph)).collect();
-        let written = edge_ir::onnx::write_all(&files, &dir, WriteOptions { opset: args.opset, weights: asked })?;
+        let names: Vec<String> = parts.iter().map(|p| format!("{}.onnx", p.file)).collect();
+        let files: Vec<_> = names.iter().map(String::as_str).zip(parts.iter().map(|p| &p.graph)).collect();
+        let options = WriteOptions { opset: conversion.opset, weights: asked };
+        let written = edge_ir::onnx::write_all(&files, &dir, options)?;
         if written.weights != asked {
             used = written.weights;
         }
         warn_non_finite(name, &written.non_finite);
-        for (file, component, graph) in graphs {
+        for (file, part) in names.iter().zip(parts) {
             let hash = hash(&dir.join(file))?;
-            components.push(layout::component(component, format!("{name}/{file}"), hash, graph));
+            components.push(layout::component(&part.name, format!("{name}/{file}"), hash, &part.graph));
         }
     }
     if used != asked {
         report::warn(
-            "the weights cannot be linked into the output folder (another file system, or a cast): they were copied",
+            "the weights cannot be linked into the output folder (another file system, or weights that are computed): they were copied",
         );
     }
     let mut pipeline = layout::pipeline(&imported.pipeline);
-    if fold.is_some() {
+    if conversion.fold.is_some() {
         layout::write_shared(imported, folder)?;
         // The factors are in the decoders.
         pipeline.vae_scaling_factor = 1.0;
@@ -130,10 +129,11 @@ fn write(
     let manifest = Manifest {
         schema: SCHEMA.into(),
         producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")).into(),
-        opset: args.opset,
+        opset: conversion.opset,
         weights: mode_name(used).into(),
+        lowering: conversion.lowering.clone(),
         pipeline,
-        fold,
+        fold: conversion.fold.clone(),
         components,
     };
     let path = folder.join(MANIFEST_FILE);
@@ -169,16 +169,16 @@ fn mode_name(mode: WeightMode) -> &'static str {
     }
 }
 
-fn summary(args: &Convert, imported: &Imported, groups: &[Group<'_>], weights: WeightMode) -> String {
+fn summary(args: &Convert, imported: &Imported, conversion: &Conversion, weights: WeightMode) -> String {
     let p = &imported.pipeline;
     let (from, to, mode) = (args.source.display(), args.output.display(), mode_name(weights));
-    let head =
-        format!("converted `{from}` to `{to}`: {}x{} pixels, opset {}, weights {mode}", p.height, p.width, args.opset);
-    let line = |(_, name, graph): &(String, String, &Checked<Graph>)| {
+    let opset = conversion.opset;
+    let head = format!("converted `{from}` to `{to}`: {}x{} pixels, opset {opset}, weights {mode}", p.height, p.width);
+    let line = |Part { name, graph, .. }: &Part| {
         let parameters = millions(edge_ir::stats(graph).parameters);
         format!("  {name:<14} {parameters:>9} M parameters  {:>5} nodes", graph.nodes.len())
     };
-    let lines = groups.iter().flat_map(|group| &group.graphs).map(line);
+    let lines = conversion.parts.iter().map(line);
     std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 

@@ -1,5 +1,7 @@
 //! `edgetool inspect`: what a model contains and costs.
 
+use std::path::Path;
+
 use anyhow::Result;
 use edge_import::Options;
 use edge_ir::{Checked, Graph, Stats, ValueId};
@@ -14,7 +16,10 @@ const SCHEMA: &str = "edgetool-inspect/v1";
 
 /// Shows all graphs of a path.
 pub(crate) fn inspect(args: &Inspect) -> Result<()> {
-    let graphs = graphs(args)?;
+    let graphs = graphs(&args.path, args.config.as_deref())?;
+    if let Some(before) = &args.diff {
+        return super::diff::diff(&self::graphs(before, args.config.as_deref())?, &graphs, args.format);
+    }
     if args.nodes {
         for (_, graph) in &graphs {
             report::data(edge_ir::dump(graph).trim_end())?;
@@ -30,12 +35,15 @@ pub(crate) fn inspect(args: &Inspect) -> Result<()> {
     }
 }
 
-fn graphs(args: &Inspect) -> Result<Vec<(String, Checked<Graph>)>> {
-    if args.path.extension().is_some_and(|e| e == "onnx") {
-        let graph = edge_ir::onnx::read(&args.path)?;
+/// Names and graphs of a path.
+type Graphs = Vec<(String, Checked<Graph>)>;
+
+fn graphs(path: &Path, config: Option<&Path>) -> Result<Graphs> {
+    if path.extension().is_some_and(|e| e == "onnx") {
+        let graph = edge_ir::onnx::read(path)?;
         return Ok(vec![(graph.name.clone(), graph)]);
     }
-    let model = Model::open(&args.path, args.config.as_deref(), Options::default())?;
+    let model = Model::open(path, config, Options::default())?;
     model.components().into_iter().map(|name| model.graph(&name).map(|graph| (name, graph))).collect()
 }
 
@@ -57,7 +65,7 @@ fn text(name: &str, graph: &Graph) -> String {
     lines.join("\n")
 }
 
-fn object(name: &str, graph: &Graph) -> Value {
+pub(super) fn object(name: &str, graph: &Graph) -> Value {
     let stats = edge_ir::stats(graph);
     let port = |id: &ValueId| json!({"name": graph.value(*id).name, "dtype": graph.ty(*id).dtype.name(), "shape": graph.ty(*id).shape});
     json!({
@@ -75,7 +83,7 @@ fn object(name: &str, graph: &Graph) -> Value {
 
 /// A count in its largest unit that leaves a whole number.
 #[expect(clippy::cast_precision_loss, reason = "shown to three digits")]
-fn scaled(count: u64, base: f64, unit: &str) -> String {
+pub(super) fn scaled(count: u64, base: f64, unit: &str) -> String {
     let prefixes: &[&str] = if unit == "B" { &["", "Ki", "Mi", "Gi", "Ti"] } else { &["", "k", "M", "G", "T"] };
     let mut number = count as f64;
     let mut index = 0;

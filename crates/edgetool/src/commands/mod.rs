@@ -1,14 +1,17 @@
 //! The subcommands, one file each.
 
 mod convert;
+mod diff;
 mod eval;
 mod evaluate;
 mod fold;
 mod inspect;
+mod lower;
 mod model;
 mod run;
 mod sampling;
 mod schedule;
+mod targets;
 
 use anyhow::Result;
 
@@ -22,6 +25,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Targets(args) => targets::targets(&args),
     }
 }
 
