@@ -10,7 +10,7 @@ use edge_ir::{Checked, Graph, Tensor};
 use edge_lcm::{BetaSchedule, PredictionType, Schedule, SchedulerConfig, StepRequest};
 use edge_passes::lcm::{Branches, Folded, Form, Layout, Request, fold, needs_branches};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Guidance, Noise, Plan, Prompts, Sampler};
+use edge_run::{Decoder, Guidance, Noise, Plan, Prompts, Sampler};
 use proptest::prelude::*;
 use proptest::sample::select;
 use safetensors::tensor::{Dtype, TensorView};
@@ -183,12 +183,12 @@ fn draw(
             None => Guidance::TwoPasses { scale },
         },
         noise: Noise::Seed(case.seed),
-        decoder: "vae_decoder",
-        scaling_factor: if folded { 1.0 } else { imported.pipeline.vae_scaling_factor },
     };
+    let scaling_factor = if folded { 1.0 } else { imported.pipeline.vae_scaling_factor };
+    let decoder = Decoder { component: "vae_decoder", scaling_factor };
     let tokenizer = Tokenizer::from_folder(&fixture().join("tokenizer")).unwrap();
     let graphs = |name: &str| Ok(graph(name));
-    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan };
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan, decoder };
     sampler.draw(&request, &mut |_| ()).unwrap().1.tensors
 }
 

@@ -198,6 +198,22 @@ fn steps_share_one_file_of_weights() {
     }
 }
 
+/// What is rewritten for a target is rewritten in every step's copy; the bytes are there once all the same.
+#[test]
+fn steps_share_their_weights_after_lowering() {
+    let sandbox = Sandbox::new();
+    let (expected, _) = draw(&sandbox, &checkpoint("edgefusion"), &["--steps", "3"]);
+    for (form, folder) in [("per-step", "unet"), ("unrolled", "sampler"), ("pipeline", "pipeline")] {
+        let size = |steps: &str| {
+            let options = ["--target", "qnn", "--dtype", "float32", "--steps", steps];
+            fold(&sandbox, "edgefusion", form, &options);
+            fs::metadata(sandbox.path(format!("folded/{folder}/model.onnx_data"))).unwrap().len()
+        };
+        assert_eq!(size("1"), size("3"), "{form}");
+        assert_same_image(&draw(&sandbox, "folded", &[]).0, &expected);
+    }
+}
+
 #[test]
 fn keys_and_values_leave_the_unet() {
     let sandbox = Sandbox::new();

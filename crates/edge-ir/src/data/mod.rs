@@ -115,7 +115,7 @@ impl Data {
         match (&self.0, &other.0) {
             (Source::Owned(a), Source::Owned(b)) => a == b,
             (Source::Mapped { file: a, offset, len }, Source::Mapped { file: b, offset: o, len: l }) => {
-                (a.path(), offset, len) == (b.path(), o, l)
+                (offset, len, a.path()) == (o, l, b.path())
             }
             (Source::Cast { inner: a, to, .. }, Source::Cast { inner: b, to: t, .. }) => to == t && a.is_same(b),
             (Source::Blocks { inner: a, blocks }, Source::Blocks { inner: b, blocks: c }) => {

@@ -1,6 +1,6 @@
 //! Where the weights of a written model lie, and their streaming there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -38,14 +38,21 @@ pub(super) fn of<'a>(graphs: impl Iterator<Item = &'a Graph>) -> Result<Vec<Weig
     Ok(weights)
 }
 
-/// Places all weights one after the other in one file; returns the places by tensor name and the file's size.
+/// Places all weights one after the other in one file; returns the places by tensor name and the file's size. Weights
+/// that are the same bytes have one place, whatever their names.
 pub(super) fn lay_out(weights: &[Weight<'_>], file_name: &str) -> (BTreeMap<String, Place>, u64) {
     let mut end = 0_u64;
+    let mut offsets: Vec<(&Data, u64)> = Vec::new();
     let mut places = BTreeMap::new();
     for (value, data) in weights {
-        let offset = end.next_multiple_of(ALIGN);
+        let there = offsets.iter().find(|(other, _)| other.is_same(data)).map(|(_, offset)| *offset);
+        let offset = there.unwrap_or_else(|| {
+            let offset = end.next_multiple_of(ALIGN);
+            offsets.push((data, offset));
+            end = offset + data.len();
+            offset
+        });
         places.insert(value.name.clone(), Place::File { location: file_name.to_owned(), offset, len: data.len() });
-        end = offset + data.len();
     }
     (places, end)
 }
@@ -59,9 +66,14 @@ pub(super) fn copy(
 ) -> Result<Vec<NonFinite>, Error> {
     let file = File::create(path).map_err(Error::io("write", path))?;
     file.set_len(size).map_err(Error::io("write", path))?;
-    each_weight(weights, |value, data, scan| {
-        let Some(Place::File { offset, .. }) = places.get(&value.name) else { return Ok(()) };
-        let mut at = *offset;
+    let offset = |value: &Value| match places.get(&value.name) {
+        Some(Place::File { offset, .. }) => Some(*offset),
+        _ => None,
+    };
+    let mut taken = BTreeSet::new();
+    let first: Vec<Weight<'_>> = weights.iter().copied().filter(|(v, _)| taken.insert(offset(v))).collect();
+    each_weight(&first, |value, data, scan| {
+        let Some(mut at) = offset(value) else { return Ok(()) };
         data.stream(&mut |chunk| {
             scan.look(chunk);
             file.write_all_at(chunk, at).map_err(Error::io("write", path))?;
