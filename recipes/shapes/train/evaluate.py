@@ -76,7 +76,7 @@ def make(run):
     bench = Bench(run)
     for kind in ("teacher", "student"):
         unet = run.load(models.unet(kind), f"{kind}.pt")
-        for scale in (3.0, 7.5):
+        for scale in (7.5,):
             bench.score(f"{kind} 25 steps guidance {scale}",
                         lambda states, seed: ddim(unet, states, bench.empty, 25, scale, seed))
     unet = run.load(models.unet("lcm"), "lcm.pt")

@@ -37,8 +37,8 @@ STAGES = [
     Stage("teacher", "teacher.make", ("latents", "text", "judge"), 1400, shared=True),
     Stage("student", "student.make", ("teacher",), 400, shared=True),
     Stage("trajectories", "trajectories.make", ("teacher",), shared=True),
-    Stage("lcm", "lcm.make", ("student", "trajectories"), 1500, shared=True),
-    Stage("tiny", "vae.make_tiny", ("latents",), 1500),
+    Stage("lcm", "lcm.make", ("student", "trajectories"), 2000, shared=True),
+    Stage("tiny", "vae.make_tiny", ("latents",), 700),
     Stage("figures", "evaluate.make", ("lcm",)),
     Stage("export", "export.make", ("lcm", "tiny", "judge")),
 ]
