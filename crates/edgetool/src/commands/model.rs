@@ -13,7 +13,7 @@ use crate::report;
 /// An opened model.
 pub(crate) enum Model {
     /// A folder that `convert` wrote.
-    Converted { folder: PathBuf, manifest: Manifest },
+    Converted { folder: PathBuf, manifest: Box<Manifest> },
     /// A checkpoint.
     Checkpoint(Box<Imported>),
 }
@@ -24,7 +24,7 @@ impl Model {
         if path.join(MANIFEST_FILE).exists() {
             let manifest = Manifest::open(path)?;
             check_size(path, &manifest.pipeline, options)?;
-            return Ok(Self::Converted { folder: path.to_owned(), manifest });
+            return Ok(Self::Converted { folder: path.to_owned(), manifest: Box::new(manifest) });
         }
         Ok(Self::Checkpoint(Box::new(edge_import::import(path, config, options)?)))
     }
