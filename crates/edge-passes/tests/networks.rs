@@ -124,6 +124,7 @@ const WIDE: Options = Options {
     height: Some(48),
     width: Some(80),
     batch: Some(2),
+    unet_batch: None,
     timestep: edge_import::TimestepShape::PerImage,
     weights: edge_import::WeightType::Stored,
 };
