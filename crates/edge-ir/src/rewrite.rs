@@ -26,6 +26,7 @@ pub struct Rewritten {
 ///
 /// # Errors
 /// If the rule fails, or gives values of other types than those they replace.
+#[expect(clippy::needless_pass_by_value, reason = "the old graph is gone: nobody should go on with it")]
 pub fn rewrite(graph: Graph, limit: usize, rule: &mut Rule<'_>) -> Result<Rewritten, Error> {
     let mut copy = graph.clone();
     copy.nodes.clear();
@@ -137,5 +138,77 @@ impl Graph {
             *id = renumbered.get(id).copied().unwrap_or(*id);
         }
         renumbered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, dump};
+
+    /// Two `Relu` and an unread `Tanh`.
+    fn graph() -> Graph {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[2]);
+        let y = b.node("Relu", "a", &[x], &[]).expect("a node");
+        b.node("Tanh", "unread", &[y], &[]).expect("a node");
+        let z = b.node("Relu", "b", &[y], &[]).expect("a node");
+        b.output("out", z);
+        b.finish().expect("a graph").into_inner()
+    }
+
+    fn with_sigmoid(limit: usize) -> Rewritten {
+        rewrite(graph(), limit, &mut |view, index, b| {
+            let Some(node) = view.node(index, "Relu") else { return Ok(None) };
+            let gate = b.node("Sigmoid", &format!("{}/gate", node.name), &[node.inputs[0].expect("an input")], &[])?;
+            Ok(Some(vec![b.node("Mul", &node.name, &[gate, gate], &[])?]))
+        })
+        .expect("a rewrite")
+    }
+
+    #[test]
+    fn what_is_replaced_is_gone_and_names_stay() {
+        let done = with_sigmoid(usize::MAX);
+        assert_eq!(done.places, ["a", "b"]);
+        let expect = "graph g
+  in  x: float32[2]
+  a_gate: float32[2] = Sigmoid(x)  # a/gate
+  a: float32[2] = Mul(a_gate, a_gate)  # a
+  b_gate: float32[2] = Sigmoid(a)  # b/gate
+  out: float32[2] = Mul(b_gate, b_gate)  # b
+  out out: float32[2]
+";
+        assert_eq!(dump(&done.graph.check().expect("a graph")), expect);
+    }
+
+    #[test]
+    fn any_number_of_rewrites_leaves_a_graph() {
+        for limit in 0..3 {
+            let done = with_sigmoid(limit);
+            assert_eq!(done.places.len(), limit);
+            let graph = done.graph.check().expect("a graph");
+            assert_eq!(graph.nodes.iter().filter(|n| n.op.name == "Relu").count(), 2 - limit);
+        }
+    }
+
+    #[test]
+    fn another_type_is_refused() {
+        let result = rewrite(graph(), 1, &mut |_, _, b| {
+            let three = b.floats("three", &[3], &[0.0; 3]);
+            Ok(Some(vec![three]))
+        });
+        let error = result.expect_err("another shape").to_string();
+        assert!(error.starts_with("node `a` (Relu): a rewrite gives "), "{error}");
+    }
+
+    #[test]
+    fn an_output_that_becomes_an_input_is_still_made() {
+        let done = rewrite(graph(), 2, &mut |view, index, _| {
+            let node = view.node(index, "Relu");
+            Ok(node.map(|node| vec![node.inputs[0].expect("an input")]))
+        })
+        .expect("a rewrite");
+        let graph = done.graph.check().expect("a graph");
+        assert_eq!((graph.nodes.len(), graph.value(graph.outputs[0]).name.as_str()), (1, "out"));
     }
 }

@@ -66,3 +66,31 @@ fn same_constants(graph: &Graph) -> BTreeMap<ValueId, ValueId> {
     }
     same
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_from_the_same_is_one() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[2]);
+        let mut branch = |name: &str| {
+            let ty = edge_ir::TensorType::new(DType::Float32, [1]);
+            let factor = b.weight(name, ty, edge_ir::Data::f32s(&[2.0]));
+            let scaled = b.node("Mul", &format!("{name}/Mul"), &[x, factor], &[]).expect("a product");
+            b.node("Tanh", &format!("{name}/Tanh"), &[scaled], &[]).expect("a number")
+        };
+        let both = [branch("a"), branch("b")];
+        let sum = b.node("Sub", "sub", &both, &[]).expect("a difference");
+        let same = b.node("Sub", "same", &both, &[]).expect("a difference");
+        b.output("out", sum);
+        b.output("another", same);
+        let graph = b.finish().expect("a graph").into_inner();
+        let done = CommonSubexpressions.run(graph, usize::MAX).expect("a rewrite");
+        let operators: Vec<_> = done.graph.nodes.iter().map(|n| n.op.name).collect();
+        assert_eq!(operators, ["Mul", "Tanh", "Sub", "Sub"]);
+        let graph = done.graph.check().expect("a graph").into_inner();
+        assert!(CommonSubexpressions.run(graph, usize::MAX).expect("a rewrite").places.is_empty());
+    }
+}

@@ -93,3 +93,78 @@ impl Driver<'_> {
         Ok((graph, changed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::{Builder, DType, Error as IrError, Rewritten, rewrite};
+
+    use super::*;
+
+    /// Replaces one operator by another.
+    struct Swap(&'static str, &'static str);
+
+    impl Pass for Swap {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn about(&self) -> &'static str {
+            "for tests"
+        }
+
+        fn run(&self, graph: Graph, limit: usize) -> Result<Rewritten, IrError> {
+            rewrite(graph, limit, &mut |view, index, b| {
+                let Some(node) = view.node(index, self.0) else { return Ok(None) };
+                Ok(Some(vec![b.node(self.1, &node.name, &[node.inputs[0].expect("an input")], &[])?]))
+            })
+        }
+    }
+
+    fn graph(name: &str) -> Checked<Graph> {
+        let mut b = Builder::new(name);
+        let mut x = b.input("x", DType::Float32, &[2]);
+        for step in ["a", "b", "c"] {
+            x = b.node("Relu", step, &[x], &[]).expect("a node");
+        }
+        b.output("out", x);
+        b.finish().expect("a graph")
+    }
+
+    fn operators(graph: &Graph) -> Vec<&'static str> {
+        graph.nodes.iter().map(|n| n.op.name).collect()
+    }
+
+    fn passes() -> Vec<Box<dyn Pass>> {
+        vec![Box::new(Swap("Relu", "Tanh")), Box::new(Swap("Tanh", "Erf"))]
+    }
+
+    #[test]
+    fn all_passes_run_and_are_recorded() {
+        let mut seen = Vec::new();
+        let after_pass: AfterPass<'_> = Box::new(|pass, graph| seen.push((pass, operators(graph)[0])));
+        let mut driver = Driver { after_pass: Some(after_pass), ..Driver::default() };
+        let done = driver.run(&passes(), graph("g")).expect("passes");
+        assert_eq!(operators(&done), ["Erf"; 3]);
+        let places = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let run = |pass| Run { graph: "g".into(), pass, places: places.clone() };
+        assert_eq!(driver.runs, [run("Relu"), run("Tanh")]);
+        drop(driver);
+        assert_eq!(seen, [("Relu", "Tanh"), ("Tanh", "Erf"), ("Relu", "Erf"), ("Tanh", "Erf")]);
+    }
+
+    #[test]
+    fn rewrites_are_counted_over_graphs() {
+        let stop_after = Some(StopAfter { pass: "Relu".into(), rewrites: Some(4) });
+        let mut driver = Driver { stop_after, ..Driver::default() };
+        assert_eq!(operators(&driver.run(&passes(), graph("g")).expect("passes")), ["Tanh"; 3]);
+        assert_eq!(operators(&driver.run(&passes(), graph("h")).expect("passes")), ["Tanh", "Relu", "Relu"]);
+        assert_eq!(driver.rewrites("Relu"), 4);
+    }
+
+    #[test]
+    fn passes_that_undo_each_other_are_told() {
+        let passes: Vec<Box<dyn Pass>> = vec![Box::new(Swap("Relu", "Tanh")), Box::new(Swap("Tanh", "Relu"))];
+        let error = Driver::default().run(&passes, graph("g")).expect_err("no end").to_string();
+        assert_eq!(error, "the passes on `g` do not come to an end: `Tanh` still rewrites in round 8");
+    }
+}

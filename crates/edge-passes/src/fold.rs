@@ -69,3 +69,45 @@ fn is_cast_of_weight(node: &Node, b: &Builder) -> bool {
     let data = input.and_then(|id| b.get(b.resolve(id)).data.as_ref());
     node.op.name == "Cast" && data.is_some_and(edge_ir::Data::is_streamed)
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::{Attribute, DType, Data, MappedFile, TensorType};
+
+    use super::*;
+
+    #[test]
+    fn constants_are_computed_and_weights_stay_views() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("w");
+        std::fs::write(&path, [0_u8; 24]).expect("a file");
+        let file = MappedFile::open(&path).expect("a file");
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[1, 2]);
+        // A 16-bit weight with its cast, which stays, and what follows from it and a constant, which does not.
+        let half = Data::mapped(file.clone(), 0, 8).expect("in the file");
+        let half = b.weight("half", TensorType::new(DType::Float16, [2, 2]), half);
+        let to = [("to", Attribute::Int(i64::from(DType::Float32.onnx())))];
+        let weight = b.node("Cast", "cast", &[half], &to).expect("a cast");
+        let row = b.floats("row", &[1, 2], &[1.0, 2.0]);
+        let product = b.node("MatMul", "product", &[row, weight], &[]).expect("a product");
+        // A transposed weight is a view.
+        let matrix = Data::mapped(file, 8, 16).expect("in the file");
+        let matrix = b.weight("matrix", TensorType::new(DType::Float32, [2, 2]), matrix);
+        let turned =
+            b.node("Transpose", "turned", &[matrix], &[("perm", Attribute::Ints(vec![1, 0]))]).expect("a view");
+        let y = b.node("MatMul", "y", &[x, turned], &[]).expect("a product");
+        let y = b.node("MatMul", "z", &[y, weight], &[]).expect("a product");
+        let y = b.node("Add", "sum", &[y, product], &[]).expect("a sum");
+        b.output("out", y);
+        let graph = b.finish().expect("a graph").into_inner();
+        let done = FoldConstants.run(graph, usize::MAX).expect("a rewrite");
+        assert_eq!(done.places, ["product", "turned"]);
+        let graph = done.graph.check().expect("a graph");
+        let operators: Vec<_> = graph.nodes.iter().map(|n| n.op.name).collect();
+        assert_eq!(operators, ["Cast", "MatMul", "MatMul", "Add"]);
+        let streamed: Vec<_> =
+            graph.initializers().filter(|(_, _, d)| d.is_streamed()).map(|(_, v, _)| v.name.as_str()).collect();
+        assert_eq!(streamed, ["half", "turned"]);
+    }
+}

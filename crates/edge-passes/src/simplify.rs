@@ -64,3 +64,45 @@ fn transpose(view: &View<'_>, node: &Node, b: &mut Builder, is_output: bool) -> 
 fn permutation(node: &Node) -> Option<Vec<usize>> {
     node.ints("perm")?.iter().map(|p| usize::try_from(*p).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::DType;
+
+    use super::*;
+    use crate::Driver;
+
+    /// Moves a tensor `[2,3,1,4]` and counts what is left; a `Tanh` follows, so that the end is no output.
+    fn check(moves: &[(&str, &[i64])], expect: &[&str]) {
+        let mut b = Builder::new("g");
+        let mut x = b.input("x", DType::Float32, &[2, 3, 1, 4]);
+        for (index, (op, numbers)) in moves.iter().enumerate() {
+            let name = format!("{op}{index}");
+            x = if *op == "Reshape" {
+                let shape = b.ints(numbers);
+                b.node(op, &name, &[x, shape], &[]).expect("a move")
+            } else {
+                b.node(op, &name, &[x], &[("perm", Attribute::Ints(numbers.to_vec()))]).expect("a move")
+            };
+        }
+        let y = b.node("Tanh", "y", &[x], &[]).expect("a number");
+        b.output("out", y);
+        let graph = b.finish().expect("a graph");
+        let done = Driver::default().run(&[Box::new(SimplifyMoves)], graph).expect("a rewrite");
+        let operators: Vec<_> = done.nodes.iter().map(|n| n.op.name).filter(|op| *op != "Tanh").collect();
+        assert_eq!(operators, expect, "{moves:?}");
+    }
+
+    #[test]
+    fn moves_that_follow_one_another() {
+        check(&[("Transpose", &[0, 2, 3, 1]), ("Transpose", &[0, 3, 1, 2])], &[]);
+        check(&[("Transpose", &[1, 0, 2, 3]), ("Transpose", &[0, 3, 1, 2])], &["Transpose"]);
+        check(&[("Transpose", &[0, 2, 1, 3])], &["Reshape"]);
+        check(&[("Reshape", &[6, 4]), ("Reshape", &[24]), ("Reshape", &[3, 8])], &["Reshape"]);
+        check(&[("Reshape", &[6, 4]), ("Reshape", &[2, 3, 1, 4])], &[]);
+        check(
+            &[("Reshape", &[6, 4]), ("Transpose", &[1, 0]), ("Reshape", &[2, 12])],
+            &["Reshape", "Transpose", "Reshape"],
+        );
+    }
+}

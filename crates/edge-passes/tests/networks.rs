@@ -95,7 +95,7 @@ fn clearing_up() -> Vec<Box<dyn Pass>> {
     vec![Box::new(SimplifyMoves), Box::new(FoldConstants), Box::new(CommonSubexpressions)]
 }
 
-fn every_lowering_alone(cases: &[Case], unused: &[&str]) {
+fn every_lowering_alone(cases: &[Case]) {
     for lowering in LOWERINGS {
         // Chunks that the small networks fill.
         let option = lowering.option.replace("1024", "48");
@@ -106,7 +106,7 @@ fn every_lowering_alone(cases: &[Case], unused: &[&str]) {
         let mut alone = vec![(lowering.pass)(&form).expect("its pass")];
         alone.extend(clearing_up());
         let done = check(cases, &option, &alone, |_| ());
-        assert_eq!(done[0].1 == 0, unused.contains(&lowering.option), "{option} rewrote {} places", done[0].1);
+        assert!(done[0].1 > 0, "{option} rewrote nothing");
     }
 }
 
@@ -124,18 +124,19 @@ const WIDE: Options = Options {
     height: Some(48),
     width: Some(80),
     batch: Some(2),
+    unet_batch: None,
     timestep: edge_import::TimestepShape::PerImage,
     weights: edge_import::WeightType::Stored,
 };
 
 macro_rules! on_every_fixture {
-    ($($fixture:ident: $unused:expr;)*) => {
+    ($($fixture:ident),*) => {
         $(mod $fixture {
             use super::*;
 
             #[test]
             fn alone() {
-                every_lowering_alone(&cases(stringify!($fixture), Options::default()), $unused);
+                every_lowering_alone(&cases(stringify!($fixture), Options::default()));
             }
 
             #[test]
@@ -145,16 +146,10 @@ macro_rules! on_every_fixture {
 
             #[test]
             fn wide() {
-                let cases = cases(stringify!($fixture), WIDE);
-                every_lowering_alone(&cases, $unused);
-                every_target(&cases);
+                every_target(&cases(stringify!($fixture), WIDE));
             }
         })*
     };
 }
 
-on_every_fixture! {
-    edgefusion: &[];
-    sd15: &[];
-    sd2: &[];
-}
+on_every_fixture!(edgefusion, sd15, sd2);

@@ -111,7 +111,7 @@ pub(crate) fn no(reason: impl Into<String>, hint: Option<String>) -> anyhow::Err
 
 /// Whether an error is an answer.
 pub(crate) fn is_no(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<No>())
+    error.chain().any(|cause| cause.downcast_ref::<No>().is_some())
 }
 
 /// An error with this text and this advice.

@@ -186,6 +186,11 @@ fn steps_share_one_file_of_weights() {
         let weights = names.map(|(name, _)| name.to_owned()).filter(|name| !name.starts_with("scheduler_"));
         weights.collect::<Vec<_>>()
     };
+    sandbox.copy("edgefusion", "checkpoint");
+    sandbox.convert("checkpoint", "linked", &["--fold", "per-step", "--weights", "link"]);
+    assert!(draw(&sandbox, "linked", &[]) == draw(&sandbox, "folded", &[]), "links change the picture");
+    let linked: Vec<_> = sandbox.tree("linked").into_keys().filter(|name| name.starts_with("unet/")).collect();
+    assert_eq!(linked, ["unet/step_0.onnx", "unet/step_1.onnx", "unet/weights_0.safetensors"]);
     assert!(names(0).iter().any(|name| name == "down_blocks_0_resnets_0_conv1_bias"));
     assert_eq!(names(0), names(1));
     for form in ["unrolled", "pipeline"] {

@@ -71,7 +71,9 @@ fn group(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
 fn mean(c: &Context<'_>) -> Result<Vec<TensorType>, String> {
     let mut shape = c.shape(0)?.to_vec();
     let axes = c.constant_ints(1)?.into_iter().map(|a| super::axis(a, shape.len())).collect::<Result<Vec<_>, _>>()?;
-    axes.iter().for_each(|axis| shape[*axis] = 1);
+    for axis in &axes {
+        shape[*axis] = 1;
+    }
     if c.node.int("keepdims", 1) == 0 {
         shape = shape.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| *d).collect();
     }

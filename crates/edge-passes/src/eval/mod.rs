@@ -76,7 +76,9 @@ mod tests {
         let mut b = Builder::new("g");
         let ids = inputs.iter().map(|c| Some(b.weight("c", c.ty.clone(), c.data.clone()))).collect();
         let outputs = b.nodes(op, "node", ids, attributes).expect("a node");
-        outputs.iter().for_each(|id| b.output("y", *id));
+        for id in &outputs {
+            b.output("y", *id);
+        }
         let graph = b.finish().expect("a graph");
         let types: Vec<_> = graph.outputs.iter().map(|id| graph.ty(*id).clone()).collect();
         let found = evaluate(&graph.nodes[0], inputs, &types).expect("a result");

@@ -104,3 +104,59 @@ impl Nodes<'_> {
 fn to_f32(value: f64) -> f32 {
     value as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use edge_ir::{DType, TensorType};
+    use edge_lcm::{PredictionType, Schedule, SchedulerConfig, StepRequest};
+
+    use super::super::known::Known;
+    use super::*;
+    use crate::eval::Constant;
+
+    /// What the nodes of these steps give for one sample, output and noise, at step `index` of them.
+    fn run(steps: &[Affine], index: Option<i64>, numbers: [f32; 3]) -> f32 {
+        let mut b = Builder::new("step");
+        let mut input = |name: &str, value| (b.input(name, DType::Float32, &[1, 1, 1, 1]), value);
+        let [x, o, z] = [input("x", numbers[0]), input("o", numbers[1]), input("z", numbers[2])];
+        let step = index.map(|_| b.input("step", DType::Int64, &[1]));
+        let noise = steps.iter().any(Affine::takes_noise).then_some(z.0);
+        let next = add(&mut b, steps, Inputs { sample: x.0, output: o.0, noise, index: step }).expect("a step");
+        b.output("next", next);
+        let graph = b.finish().expect("a graph");
+        let constant = |value| Constant::f32s([1, 1, 1, 1], &[value]);
+        let mut known = BTreeMap::from([x, o, z].map(|(id, value)| (id, constant(value))));
+        if let (Some(id), Some(index)) = (step, index) {
+            let ty = TensorType::new(DType::Int64, [1]);
+            known.insert(id, Constant { ty, data: edge_ir::Data::i64s(&[index]) });
+        }
+        // In a step's own graph no term of the sum is above its values: nothing large is taken from something large. A
+        // table has one form for all steps.
+        for (_, value, data) in graph.initializers().filter(|(_, v, _)| index.is_none() && v.name.contains("part")) {
+            assert!(data.to_f32s()[0].abs() <= 1.0, "{}: {:?}", value.name, data.to_f32s());
+        }
+        Known::new(&graph, known).get(graph.outputs[0]).expect("a number").data.to_f32s()[0]
+    }
+
+    #[test]
+    fn the_nodes_are_the_step() {
+        for prediction_type in [PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction] {
+            let config = SchedulerConfig { prediction_type, ..SchedulerConfig::default() };
+            let steps = Schedule::new(&config, &StepRequest::steps(8)).expect("a schedule").affine().expect("affine");
+            for (index, step) in (0..).zip(&steps) {
+                for numbers in [[1.5, 1.25, -0.5], [-2.0, -2.25, 1.0], [0.25, -1.0, 0.75]] {
+                    let expected = step.next(&numbers[..1], &numbers[1..2], &numbers[2..])[0];
+                    let close = |found: f32| (found - expected).abs() <= 1e-6 * expected.abs().max(14.6);
+                    let [alone, table] =
+                        [run(std::slice::from_ref(step), None, numbers), run(&steps, Some(index), numbers)];
+                    assert!(
+                        close(alone) && close(table),
+                        "{prediction_type:?} {index}: {alone}, {table} for {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
