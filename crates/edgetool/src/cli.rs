@@ -373,8 +373,8 @@ pub(crate) struct Targets {
 }
 
 const TARGETS_EXAMPLES: &str = "Examples:
-  edgetool targets
-  edgetool targets qnn --format json";
+  edgetool targets qnn
+  edgetool targets --format json";
 
 /// Run one graph on given tensors.
 #[derive(Debug, clap::Args)]
