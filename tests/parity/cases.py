@@ -43,7 +43,7 @@ class Cases:
         self.report, self.work = report, work
         self.executors: list[Executor] = [edgetool, *others]
 
-    def run(self) -> None:
+    def run(self, fold: bool) -> None:
         """Everything, most basic first; without a conversion there is nothing to compare."""
         folders = {}
         for opset in (17, 21):
@@ -57,7 +57,8 @@ class Cases:
         if 17 in folders:
             self.single_file(folders[17])
             self.pipelines(folders[17])
-            folded(self, folders[17])
+            if fold:
+                folded(self, folders[17])
 
     def convert(
         self, name: str, opset: int, *options: object, source: Path | None = None

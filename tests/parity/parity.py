@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=[], help="executors to leave out: onnxruntime openvino"
     )
+    parser.add_argument(
+        "--folded", nargs="*", metavar="VARIANT", help="variants to fold as well (default: each)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the converted folders")
     args = parser.parse_args()
     if not args.edgetool.is_file():
@@ -72,7 +75,8 @@ def main() -> None:
         if reference is not None:
             floor = f"diffusers' own float32 rounding of the image: {reference.rounding:.0e}"
             notes[name] = f"{VARIANTS[name].note} ({floor})"
-            Cases(reference, edgetool, others, report, scratch).run()
+            fold = args.folded is None or name in args.folded
+            Cases(reference, edgetool, others, report, scratch).run(fold)
         for executor in others:
             executor.forget()
         if not args.keep:

@@ -8,13 +8,13 @@ import torch
 import dataset
 import models
 from common import DEVICE, guidance_embedding, noise_levels, train
-from trajectories import STRIDE
+from trajectories import GUIDANCE, STRIDE
 
 BATCH = 96
 SIGMA = 0.5             # of the data, in the boundary condition
 TIMESTEP_SCALING = 10.0
 # Timesteps after the first in schedules of few steps.
-AGAIN = (499, 499, 499, 759, 259, 679, 339, 879, 139)
+LATER = (499, 499, 499, 759, 259, 679, 339, 879, 139)
 
 
 def make(run, steps):
@@ -24,13 +24,15 @@ def make(run, steps):
     weights = torch.load(run.path("student.pt"), weights_only=True)
     embedding = unet.time_embedding.cond_proj.weight
     unet.load_state_dict({**weights, "time_embedding.cond_proj.weight": torch.zeros_like(embedding)})
+    whole = (paths["start"] == 999).nonzero()[:, 0]
     lengths = (paths["start"] + STRIDE - 1) // STRIDE
 
     def loss_of(_):
-        n = BATCH // run.world
+        n = BATCH // run.world // 2
         which = torch.randint(0, len(lengths), (n,))
         # Every other time the path's beginning: there few-step sampling stands.
         at = torch.where(torch.rand(n) < 0.5, 0, (torch.rand(n) * lengths[which]).long())
+        which[0], at[0] = whole[torch.randint(0, len(whole), ())], 0
         t = (paths["start"][which] - STRIDE * at).to(DEVICE)
         x, end = paths["points"][which, at].float().to(DEVICE), paths["end"][which].float().to(DEVICE)
         # Pure noise, mixed with some more: there are few beginnings, and they are not to be learnt by heart.
@@ -40,18 +42,31 @@ def make(run, steps):
         w = guidance_embedding(paths["w"][which].to(DEVICE))
         # What the first step makes of noise is noised again and seen by a later step, which is to mend it.
         first = t == 999
-        again = torch.tensor(AGAIN, device=DEVICE)[torch.randint(0, len(AGAIN), (int(first.sum()),))]
+        again = few(int(first.sum()), LATER)
         with torch.no_grad():
             made = estimate(unet, x[first], t[first], states[first], w[first])
-            a, s = noise_levels(again)
-            seen = a * made + s * torch.randn_like(made)
-        x, t, end = torch.cat([x, seen]), torch.cat([t, again]), torch.cat([end, end[first]])
-        error = estimate(unet, x, t, torch.cat([states, states[first]]), torch.cat([w, w[first]])) - end
+        seen = noised(made, again)
+        # Renders: a hundred times as many captions as there are paths.
+        render, caption = batches.draw(n)
+        when = few(n, (999, 999, 999, *LATER))
+        any_w = guidance_embedding(torch.empty(n, device=DEVICE).uniform_(*GUIDANCE))
+        x, t = torch.cat([x, seen, noised(render, when)]), torch.cat([t, again, when])
+        states, w = torch.cat([states, states[first], caption]), torch.cat([w, w[first], any_w])
+        error = estimate(unet, x, t, states, w) - torch.cat([end, end[first], render])
         huber = (error.pow(2) + 1e-4).sqrt() - 1e-2
         per = huber.mean((1, 2, 3)).detach()
-        return huber.mean(), {"first": per[:n][first].mean(), "again": per[n:].mean()}
+        return huber.mean(), {"first": per[:n][first].mean(), "again": per[n:-n].mean(), "renders": per[-n:].mean()}
 
     train(run, "lcm", unet, loss_of, steps=steps, peak=8e-4, number=6, weight_decay=0.0)
+
+
+def few(n, timesteps):
+    return torch.tensor(timesteps, device=DEVICE)[torch.randint(0, len(timesteps), (n,))]
+
+
+def noised(latents, t):
+    a, s = noise_levels(t)
+    return a * latents + s * torch.randn_like(latents)
 
 
 def estimate(unet, x, t, states, w):
