@@ -88,7 +88,7 @@ def contact_sheet(folder: Path, path: Path, columns: int = 8) -> None:
             lines = [*lines[:-1], longer] if len(longer) <= side // 6 else [*lines, word]
         colour = "black" if entry["right"] else "red"
         draw.multiline_text((x, y + side + 1), "\n".join(lines[:4]), fill=colour, font_size=10, spacing=0)
-    sheet.quantize(192).save(path, optimize=True)
+    sheet.save(path, optimize=True)
 
 
 if __name__ == "__main__":

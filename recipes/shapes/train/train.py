@@ -37,7 +37,7 @@ STAGES = [
     Stage("teacher", "teacher.make", ("latents", "text", "judge"), 1400, shared=True),
     Stage("student", "student.make", ("teacher",), 400, shared=True),
     Stage("trajectories", "trajectories.make", ("teacher",), shared=True),
-    Stage("lcm", "lcm.make", ("student", "trajectories"), 2000, shared=True),
+    Stage("lcm", "lcm.make", ("student", "trajectories"), 3000, shared=True),
     Stage("tiny", "vae.make_tiny", ("latents",), 500),
     Stage("figures", "evaluate.make", ("lcm",)),
     Stage("export", "export.make", ("lcm", "tiny", "judge")),
