@@ -117,7 +117,7 @@ fn guidance_raises_the_contrast() {
     let contrasts = |guidance: &str| {
         let options = ["--limit", "30", "--steps", "2", "--guidance", guidance, "-o", guidance];
         sandbox.ok(&[&EVALUATE[..], &options].concat());
-        let picture = |k: usize| contrast(&read_png(&sandbox.path(&format!("{guidance}/{k:04}.png"))).rgb);
+        let picture = |k: usize| contrast(&read_png(&sandbox.path(format!("{guidance}/{k:04}.png"))).rgb);
         (1..=30).map(picture).collect::<Vec<f64>>()
     };
     let (weak, strong) = (contrasts("3"), contrasts("13"));
