@@ -318,10 +318,10 @@ pub(crate) struct Evaluate {
 }
 
 const EVALUATE_EXAMPLES: &str = "Examples:
-  edgetool evaluate recipes/shapes/model --prompts recipes/shapes/prompts/evaluation.txt \\
-      --judge recipes/shapes/judge
-  edgetool evaluate recipes/shapes/model --prompts recipes/shapes/prompts/evaluation.txt \\
-      --judge recipes/shapes/judge --steps 4 --limit 20 -o pictures";
+  edgetool evaluate recipes/shapes/model --judge recipes/shapes/judge \\
+      --prompts recipes/shapes/prompts/evaluation.txt
+  edgetool evaluate recipes/shapes/model --judge recipes/shapes/judge \\
+      --prompts recipes/shapes/prompts/evaluation.txt --limit 20 -o pictures";
 
 /// Show what a model contains and costs.
 ///

@@ -144,6 +144,15 @@ impl Sandbox {
         found
     }
 
+    /// What a test has made here: the names at the top, sorted, without those that each sandbox begins with.
+    pub(crate) fn made(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).expect("the sandbox");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        let mut found: Vec<_> = names.filter(|name| !["tests", "recipes"].contains(&name.as_str())).collect();
+        found.sort();
+        found
+    }
+
     /// All files of a folder, with their content.
     pub(crate) fn tree(&self, folder: &str) -> Tree {
         let mut found = Tree::new();
