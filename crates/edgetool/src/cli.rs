@@ -283,7 +283,7 @@ pub(crate) struct Evaluate {
     /// The model to run
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Prompts, one a line: PROMPT<tab>attribute=value; attribute=value
+    /// Prompts, one a line: the prompt, a tab, attribute=value; attribute=value
     #[arg(short, long, value_name = "FILE")]
     pub(crate) prompts: PathBuf,
     /// The judge: a folder with `judge.json` and the ONNX file that it names
