@@ -74,7 +74,7 @@ pub fn write(graph: &Checked<Graph>, dir: &Path, options: WriteOptions) -> Resul
 /// Writes graphs under their file names into one folder. Weights of the same name are one, in one file for all graphs.
 ///
 /// # Errors
-/// As [`write`], and if two weights have the same name and are not the same.
+/// As [`write()`], and if two weights have the same name and are not the same.
 pub fn write_all(graphs: &[(&str, &Checked<Graph>)], dir: &Path, options: WriteOptions) -> Result<Written, Error> {
     let mut versions = Vec::new();
     for (name, graph) in graphs {
