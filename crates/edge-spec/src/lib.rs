@@ -5,6 +5,7 @@ mod fold;
 mod judge;
 mod manifest;
 mod prompts;
+mod report;
 pub mod target;
 
 pub use error::SpecError;
@@ -14,4 +15,5 @@ pub use manifest::{
     Approximation, Component, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, SCHEMA, sha256,
 };
 pub use prompts::Prompt;
+pub use report::{Measured, REPORT_FILE, REPORT_SCHEMA, Report, Verdict};
 pub use target::{Target, TargetError};

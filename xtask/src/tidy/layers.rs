@@ -10,8 +10,23 @@ const CRATES: &[(&str, &[&str])] = &[
     ("edge-import", &["edge-ir"]),
     ("edge-passes", &["edge-ir", "edge-lcm", "edge-spec"]),
     ("edge-run", &["edge-ir", "edge-lcm"]),
+    ("edge-quant", &["edge-ir", "edge-spec"]),
     ("edge-verify", &["edge-ir", "edge-spec"]),
-    ("edgetool", &["edge-ir", "edge-spec", "edge-lcm", "edge-import", "edge-passes", "edge-run", "edge-verify"]),
+    ("edge-package", &["edge-ir", "edge-spec"]),
+    (
+        "edgetool",
+        &[
+            "edge-ir",
+            "edge-spec",
+            "edge-lcm",
+            "edge-import",
+            "edge-passes",
+            "edge-run",
+            "edge-quant",
+            "edge-verify",
+            "edge-package",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,1 @@
+//! Packs a verified model for an NPU SDK.

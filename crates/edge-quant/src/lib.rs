@@ -1,0 +1,5 @@
+//! Quantization: what values a tensor takes, and by which integers they are stood for.
+
+mod range;
+
+pub use range::Range;
