@@ -1,5 +1,6 @@
 //! The files that edgetool writes and reads beside the graphs: their schemas, and nothing else.
 
+pub mod bundle;
 mod error;
 mod fold;
 mod judge;

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),
+    Package(Package),
+    Bundle(Bundle),
 }
 
 /// Convert a checkpoint to ONNX.
@@ -195,7 +197,7 @@ pub(crate) enum Timestep {
 
 /// Draw a picture.
 ///
-/// MODEL is a converted folder or a checkpoint. The same seed gives the same picture as diffusers does on a CPU.
+/// MODEL is a converted folder, a bundle or a checkpoint. The same seed gives the same picture as diffusers does on a CPU.
 #[derive(Debug, clap::Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct Run {
@@ -325,7 +327,7 @@ const EVALUATE_EXAMPLES: &str = "Examples:
 
 /// Show what a model contains and costs.
 ///
-/// PATH is a checkpoint, a converted folder, or one .onnx file.
+/// PATH is a checkpoint, a converted folder, a bundle, or one .onnx file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(crate) struct Inspect {
@@ -405,6 +407,96 @@ const EVAL_EXAMPLES: &str = "Examples:
       -i ids.safetensors -o hidden.safetensors
   edgetool eval edgefusion-onnx/text_encoder/model.onnx \\
       -i ids.safetensors -o hidden.safetensors --repeat 5 --format json";
+
+/// Pack a verified model for an NPU SDK, into one file.
+///
+/// MODEL is a converted folder. The bundle holds it with its verification report, the files that the SDK wants, a golden
+/// run to check a device with, and a README with the commands. A model that is not verified, failed, or was changed
+/// since is refused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = PACKAGE_EXAMPLES)]
+pub(crate) struct Package {
+    /// The model to pack
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// What to pack it for: a target that `edgetool targets` lists, or a YAML file; with a device behind a `/`
+    #[arg(long, value_name = "TARGET[/DEVICE]")]
+    pub(crate) target: String,
+    /// The bundle to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// The verification report [default: report.json in the model's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// The prompt of the golden run
+    #[arg(long, default_value = "a photo of a cat")]
+    pub(crate) prompt: String,
+    /// Seed of the golden run's noise; each further example has the next seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// Prompts, one a line, whose runs are examples for SDKs that choose ranges themselves [default: the golden run]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) examples: Option<PathBuf>,
+    /// Put the edgetool executable in, or this one, which was built for the device
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub(crate) with_runner: Option<Option<PathBuf>>,
+    /// Sign the manifest with this minisign secret key, one without password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_key: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Say nothing but errors
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+}
+
+const PACKAGE_EXAMPLES: &str = "Examples:
+  edgetool package edgefusion-qnn --target qnn/sm8750 -o edgefusion-sm8750.zip
+  edgetool package edgefusion-qnn --target qnn -o edgefusion-qnn.zip \\
+      --prompt \"a red heart\" --examples recipes/shapes/prompts/development.txt";
+
+/// Look into a bundle, trusting nothing in it.
+///
+/// `list` shows the files, `check` compares each with the manifest, `extract` does so while it writes them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = BUNDLE_EXAMPLES)]
+pub(crate) struct Bundle {
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION")]
+    pub(crate) action: BundleAction,
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+    /// The folder to extract to
+    #[arg(short, long, value_name = "FOLDER", required_if_eq("action", "extract"))]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The bundle must be signed by this minisign public key: a file, or the key's own text
+    #[arg(long, value_name = "KEY")]
+    pub(crate) public_key: Option<String>,
+    /// How to show the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BundleAction {
+    /// Show the files
+    List,
+    /// Compare every file with the manifest
+    Check,
+    /// Write the files into a folder
+    Extract,
+}
+
+const BUNDLE_EXAMPLES: &str = "Examples:
+  edgetool bundle check edgefusion-sm8750.zip
+  edgetool bundle extract edgefusion-sm8750.zip -o bundle";
 
 fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);

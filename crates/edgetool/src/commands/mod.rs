@@ -1,13 +1,16 @@
 //! The subcommands, one file each.
 
+mod bundle;
 mod convert;
 mod diff;
 mod eval;
 mod evaluate;
 mod fold;
+mod golden;
 mod inspect;
 mod lower;
 mod model;
+mod package;
 mod run;
 mod sampling;
 mod schedule;
@@ -26,6 +29,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
+        Command::Package(args) => package::package(&args),
+        Command::Bundle(args) => bundle::bundle(&args),
     }
 }
 
