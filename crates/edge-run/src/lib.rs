@@ -16,4 +16,4 @@ pub mod tokenizer;
 
 pub use error::Error;
 pub use sampler::{Decoder, Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Trace};
-pub use session::{Call, Session, set_threads};
+pub use session::{Session, set_threads};

@@ -1,6 +1,6 @@
 //! One graph on tract.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use edge_ir::{Checked, DType, Data, Executor, Graph, Tensor, TensorType, ValueId};
 use tract_onnx::prelude::Tensor as Value;
@@ -36,22 +36,7 @@ pub struct Session {
     inputs: Vec<(String, TensorType)>,
     outputs: Vec<(String, TensorType)>,
     plan: Arc<TypedRunnableModel>,
-    recorder: Option<(String, Recorder)>,
 }
-
-/// One run of a graph: what it was fed, and what it gave, in the graph's order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Call {
-    /// The component.
-    pub component: String,
-    /// Inputs with their names.
-    pub inputs: Vec<(String, Tensor)>,
-    /// Outputs with their names.
-    pub outputs: Vec<(String, Tensor)>,
-}
-
-/// Where sessions put their calls.
-pub(crate) type Recorder = Arc<Mutex<Vec<Call>>>;
 
 impl Session {
     /// Replaces groups of operators, copies the weights, and lets tract optimize the rest.
@@ -66,7 +51,7 @@ impl Session {
         let fused = fuse::fuse(Graph::clone(graph))?;
         let plan =
             plan(fused).map_err(|e| Error::Tract { action: "load", graph: name.clone(), reason: format!("{e:#}") })?;
-        Ok(Self { graph: name, inputs, outputs, plan, recorder: None })
+        Ok(Self { graph: name, inputs, outputs, plan })
     }
 
     /// Names and types of the inputs, in order.
@@ -82,11 +67,6 @@ impl Session {
     /// The graph's name.
     pub fn name(&self) -> &str {
         &self.graph
-    }
-
-    /// Puts all further calls into `recorder`, as those of `component`.
-    pub(crate) fn record(&mut self, component: &str, recorder: &Recorder) {
-        self.recorder = Some((component.to_owned(), Arc::clone(recorder)));
     }
 
     fn eval(&self, inputs: &[Tensor]) -> TractResult<Vec<Tensor>> {
@@ -107,16 +87,7 @@ impl Executor for Session {
             graph: self.graph.clone(),
             reason: format!("{e:#}"),
         };
-        let outputs = self.eval(inputs).map_err(fail)?;
-        if let Some((component, recorder)) = &self.recorder {
-            let named = |ports: &[(String, TensorType)], tensors: &[Tensor]| {
-                ports.iter().map(|(name, _)| name.clone()).zip(tensors.iter().cloned()).collect()
-            };
-            let (inputs, outputs) = (named(&self.inputs, inputs), named(&self.outputs, &outputs));
-            let call = Call { component: component.clone(), inputs, outputs };
-            recorder.lock().unwrap_or_else(PoisonError::into_inner).push(call);
-        }
-        Ok(outputs)
+        Ok(self.eval(inputs).map_err(fail)?)
     }
 }
 

@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::Graphs;
-use crate::session::Recorder;
 use crate::{Error, Session};
 
 /// Loads graphs when they are asked for, and holds them as long as they are of use.
 pub(super) struct Loader<'a> {
     graphs: Graphs<'a>,
     keep: bool,
-    recorder: Option<Recorder>,
     loaded: BTreeMap<String, Session>,
 }
 
 impl<'a> Loader<'a> {
-    /// Holds all graphs until [`Loader::clear`] with `keep`, else the latest alone. Their calls go into `recorder`.
-    pub(super) fn new(graphs: Graphs<'a>, keep: bool, recorder: Option<Recorder>) -> Self {
-        Self { graphs, keep, recorder, loaded: BTreeMap::new() }
+    /// Holds all graphs until [`Loader::clear`] with `keep`, else the latest alone.
+    pub(super) fn new(graphs: Graphs<'a>, keep: bool) -> Self {
+        Self { graphs, keep, loaded: BTreeMap::new() }
     }
 
     /// The component's graph.
@@ -26,10 +24,7 @@ impl<'a> Loader<'a> {
             if !self.keep {
                 self.loaded.clear();
             }
-            let mut session = Session::load(&(self.graphs)(component)?)?;
-            if let Some(recorder) = &self.recorder {
-                session.record(component, recorder);
-            }
+            let session = Session::load(&(self.graphs)(component)?)?;
             self.loaded.insert(component.to_owned(), session);
         }
         self.loaded.get_mut(component).ok_or_else(|| Error::Graph { graph: component.into(), what: "graph".into() })

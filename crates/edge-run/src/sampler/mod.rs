@@ -12,7 +12,6 @@ use edge_ir::{Checked, Graph, Tensor, TensorType};
 use edge_lcm::{Schedule, guidance_embedding};
 
 use crate::picture::{Picture, from_decoder, from_image};
-use crate::session::{Call, Recorder};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Session};
 
@@ -132,31 +131,7 @@ impl Sampler<'_> {
         progress: &mut dyn FnMut(&str),
         done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
     ) -> Result<(), Error> {
-        self.draw_with(Loader::new(self.graphs, requests.len() > 1, None), requests, progress, done)
-    }
-
-    /// As [`Sampler::draw_each`], and says how each graph was run, in order; a graph's runs are in the requests' order.
-    ///
-    /// # Errors
-    /// As [`Sampler::draw`].
-    pub fn record(
-        &self,
-        requests: &[Request],
-        progress: &mut dyn FnMut(&str),
-        done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
-    ) -> Result<Vec<Call>, Error> {
-        let recorder = Recorder::default();
-        self.draw_with(Loader::new(self.graphs, requests.len() > 1, Some(recorder.clone())), requests, progress, done)?;
-        Ok(std::mem::take(&mut *recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner)))
-    }
-
-    fn draw_with(
-        &self,
-        mut graphs: Loader<'_>,
-        requests: &[Request],
-        progress: &mut dyn FnMut(&str),
-        done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
-    ) -> Result<(), Error> {
+        let mut graphs = Loader::new(self.graphs, requests.len() > 1);
         let mut traces = vec![Trace::default(); requests.len()];
         if let Plan::Folded(folded) = self.plan
             && folded.form == Form::Pipeline
