@@ -33,8 +33,10 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Outside crates, by the start of their names, and who may depend on them, tests aside. A start ends in `-` if it is no whole name.
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["edgetool", "xtask"]),
+    ("base64", &["edge-verify"]),
     ("clap", &["edgetool"]),
     ("indicatif", &["edgetool"]),
+    ("minijinja", &["edge-verify"]),
     ("png", &["edge-run"]),
     ("prost", &["edge-ir"]),
     ("prost-", &["xtask"]),
