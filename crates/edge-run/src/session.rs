@@ -35,7 +35,35 @@ pub struct Session {
     graph: String,
     inputs: Vec<(String, TensorType)>,
     outputs: Vec<(String, TensorType)>,
+    watch: Option<Watch>,
+    recorder: Option<Recorder>,
     plan: Arc<TypedRunnableModel>,
+}
+
+/// Hears the watched values of each run, in the order in which they were named.
+pub type Watcher = Box<dyn FnMut(Vec<Tensor>)>;
+
+/// Hears the inputs and outputs of each run, in the graph's order.
+struct Recorder(Box<dyn FnMut(&[Tensor], &[Tensor])>);
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+struct Watch {
+    /// Types of the outputs that follow the graph's own.
+    types: Vec<TensorType>,
+    /// Which of all outputs are watched.
+    places: Vec<usize>,
+    watcher: Watcher,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("types", &self.types).finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -51,7 +79,35 @@ impl Session {
         let fused = fuse::fuse(Graph::clone(graph))?;
         let plan =
             plan(fused).map_err(|e| Error::Tract { action: "load", graph: name.clone(), reason: format!("{e:#}") })?;
-        Ok(Self { graph: name, inputs, outputs, plan })
+        Ok(Self { graph: name, inputs, outputs, watch: None, recorder: None, plan })
+    }
+
+    /// The same, and lets `watcher` hear these values after each run. They are outputs of nodes. Operators around them are
+    /// not fused, so that numbers may differ in rounding.
+    ///
+    /// # Errors
+    /// If tract does not take the graph, or a value is no node's output.
+    pub fn load_watched(graph: &Checked<Graph>, values: &[ValueId], watcher: Watcher) -> Result<Self, Error> {
+        let mut watched = Graph::clone(graph);
+        let mut places = Vec::new();
+        for id in values {
+            let there = watched.outputs.iter().position(|output| output == id);
+            places.push(there.unwrap_or(watched.outputs.len()));
+            if there.is_none() {
+                watched.outputs.push(*id);
+            }
+        }
+        let own = graph.outputs.len();
+        let types = watched.outputs[own..].iter().map(|id| graph.ty(*id).clone()).collect();
+        let mut session = Self::load(&watched.check()?)?;
+        session.outputs.truncate(own);
+        session.watch = Some(Watch { types, places, watcher });
+        Ok(session)
+    }
+
+    /// Lets `recorder` hear the inputs and outputs of each run from now on.
+    pub fn record(&mut self, recorder: impl FnMut(&[Tensor], &[Tensor]) + 'static) {
+        self.recorder = Some(Recorder(Box::new(recorder)));
     }
 
     /// Names and types of the inputs, in order.
@@ -75,7 +131,9 @@ impl Session {
             .map(|t| Ok(to_value(&t.ty, &Data::owned(t.bytes.clone()))?.into_tvalue()))
             .collect::<TractResult<TVec<_>>>()?;
         let results = self.plan.run(values)?;
-        results.into_iter().zip(&self.outputs).map(|(value, (_, ty))| from_value(&value, ty)).collect()
+        let watched = self.watch.iter().flat_map(|watch| &watch.types);
+        let types = self.outputs.iter().map(|(_, ty)| ty).chain(watched);
+        results.into_iter().zip(types).map(|(value, ty)| from_value(&value, ty)).collect()
     }
 }
 
@@ -87,7 +145,15 @@ impl Executor for Session {
             graph: self.graph.clone(),
             reason: format!("{e:#}"),
         };
-        Ok(self.eval(inputs).map_err(fail)?)
+        let mut outputs = self.eval(inputs).map_err(fail)?;
+        if let Some(watch) = &mut self.watch {
+            (watch.watcher)(watch.places.iter().map(|place| outputs[*place].clone()).collect());
+        }
+        outputs.truncate(self.outputs.len());
+        if let Some(Recorder(hear)) = &mut self.recorder {
+            hear(inputs, &outputs);
+        }
+        Ok(outputs)
     }
 }
 

@@ -8,6 +8,7 @@ mod manifest;
 mod prompts;
 mod report;
 pub mod target;
+mod tolerance;
 
 pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
@@ -16,5 +17,9 @@ pub use manifest::{
     Approximation, Component, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, SCHEMA, sha256,
 };
 pub use prompts::Prompt;
-pub use report::{Measured, REPORT_FILE, REPORT_SCHEMA, Report, Verdict};
+pub use report::{
+    Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,
+    Report, Run, Verdict,
+};
 pub use target::{Target, TargetError};
+pub use tolerance::{TOLERANCES_SCHEMA, Tolerance, Tolerances};

@@ -33,8 +33,13 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Outside crates, by the start of their names, and who may depend on them, tests aside. A start ends in `-` if it is no whole name.
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["edgetool", "xtask"]),
+    ("base64", &["edge-spec", "edge-verify"]),
     ("clap", &["edgetool"]),
+    ("crc32fast", &["edge-spec"]),
+    ("ed25519-compact", &["edge-spec"]),
     ("indicatif", &["edgetool"]),
+    ("minijinja", &["edge-verify"]),
+    ("minisign-verify", &["edge-spec"]),
     ("png", &["edge-run"]),
     ("prost", &["edge-ir"]),
     ("prost-", &["xtask"]),

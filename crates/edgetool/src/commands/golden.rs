@@ -1,12 +1,15 @@
 //! The golden run of a bundle, and runs that are examples.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use anyhow::{Context, Result};
-use edge_ir::Tensor;
+use edge_ir::{Checked, Graph, Tensor, TensorType};
 use edge_lcm::TorchGenerator;
 use edge_package::{Call, Played};
 use edge_run::picture::{Picture, write_png};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Guidance, Noise, Plan, Request, Sampler, Trace};
+use edge_run::{Guidance, Noise, Plan, Request, Sampler, Session, Trace};
 use edge_spec::{FoldStep, Prompt};
 
 use super::model::Model;
@@ -29,12 +32,12 @@ pub(super) fn play(args: &Package, model: &Model) -> Result<(Played, Vec<Call>)>
     let graphs = model.graphs();
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
     let record = |requests: &[Request]| -> Result<(Vec<Call>, Vec<(Vec<Picture>, Trace)>)> {
+        let calls: Rc<RefCell<Vec<Call>>> = Rc::default();
+        let session = |name: &str| recorded(&graphs(name)?, name, &calls);
         let mut drawn = Vec::new();
-        let calls =
-            sampler.record(requests, &mut |what| bar.set_message(what.to_owned()), &mut |_, pictures, trace| {
-                drawn.push((pictures, trace));
-            })?;
-        Ok((calls.into_iter().map(call).collect(), drawn))
+        let mut done = |_, pictures, trace| drawn.push((pictures, trace));
+        sampler.draw_on(&session, requests, &mut |what| bar.set_message(what.to_owned()), &mut done)?;
+        Ok((calls.take(), drawn))
     };
     let golden = request((&args.prompt, 0));
     let (calls, drawn) = record(std::slice::from_ref(&golden))?;
@@ -52,9 +55,18 @@ pub(super) fn play(args: &Package, model: &Model) -> Result<(Played, Vec<Call>)>
     Ok((Played { prompt: args.prompt.clone(), seed: args.seed, guidance: scale, steps, calls, whole, png }, samples))
 }
 
-fn call(call: edge_run::Call) -> Call {
-    let edge_run::Call { component, inputs, outputs } = call;
-    Call { component, inputs, outputs }
+/// A session whose runs are put into `calls`.
+fn recorded(graph: &Checked<Graph>, name: &str, calls: &Rc<RefCell<Vec<Call>>>) -> Result<Session, edge_run::Error> {
+    let mut session = Session::load(graph)?;
+    let names = |ports: &[(String, TensorType)]| ports.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let (component, calls) = (name.to_owned(), Rc::clone(calls));
+    let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+    session.record(move |fed, got| {
+        let named = |names: &[String], tensors: &[Tensor]| names.iter().cloned().zip(tensors.iter().cloned()).collect();
+        let (inputs, outputs) = (named(&inputs, fed), named(&outputs, got));
+        calls.borrow_mut().push(Call { component: component.clone(), inputs, outputs });
+    });
+    Ok(session)
 }
 
 /// The scheduler's steps as the manifest has them; none where they are no weighted sums.

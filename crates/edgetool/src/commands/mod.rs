@@ -15,6 +15,7 @@ mod run;
 mod sampling;
 mod schedule;
 mod targets;
+mod verify;
 
 use anyhow::Result;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
+        Command::Verify(args) => verify::verify(&args),
         Command::Package(args) => package::package(&args),
         Command::Bundle(args) => bundle::bundle(&args),
     }

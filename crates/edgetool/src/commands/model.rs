@@ -18,7 +18,7 @@ const ZIP: &[u8] = b"PK\x03\x04";
 /// An opened model.
 pub(crate) enum Model {
     /// A folder that `convert` wrote; that of a bundle is in a temporary place, which goes with the model.
-    Converted { folder: PathBuf, manifest: Box<Manifest>, scratch: Option<Scratch> },
+    Converted { folder: PathBuf, manifest: Box<Manifest>, _scratch: Option<Scratch> },
     /// A checkpoint.
     Checkpoint(Box<Imported>),
 }
@@ -31,7 +31,7 @@ impl Model {
         if folder.join(MANIFEST_FILE).exists() {
             let manifest = Box::new(Manifest::open(&folder)?);
             check_size(path, &manifest.pipeline, options)?;
-            return Ok(Self::Converted { folder, manifest, scratch });
+            return Ok(Self::Converted { folder, manifest, _scratch: scratch });
         }
         Ok(Self::Checkpoint(Box::new(edge_import::import(path, config, options)?)))
     }
