@@ -118,6 +118,7 @@ mod tests {
             producer: String::new(),
             verdict: Verdict::Pass,
             measured: files.iter().map(measured).collect(),
+            ..Report::default()
         };
         for beside in ["unet/config.json", "tokenizer/vocab.json", "LICENSE"] {
             files.insert(beside.into(), measure(beside));

@@ -514,9 +514,10 @@ pub(crate) struct Package {
 }
 
 const PACKAGE_EXAMPLES: &str = "Examples:
-  edgetool package edgefusion-qnn --target qnn/sm8750 -o edgefusion-sm8750.zip
-  edgetool package edgefusion-qnn --target qnn -o edgefusion-qnn.zip \\
-      --prompt \"a red heart\" --examples recipes/shapes/prompts/development.txt";
+  edgetool package edgefusion-qnn --target qnn/sm8750 \\
+      --report report/report.json -o edgefusion-sm8750.zip
+  edgetool package edgefusion-onnx --target onnxruntime \\
+      --prompt \"a red heart\" -o edgefusion.zip";
 
 /// Look into a bundle, trusting nothing in it.
 ///

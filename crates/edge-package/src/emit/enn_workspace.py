@@ -11,7 +11,8 @@ import onnx
 ROOT = Path(__file__).resolve().parents[1]
 
 manifest = json.loads((ROOT / "manifest.json").read_text())
-for component in manifest["components"]:
+wanted = [run["component"] for run in manifest["golden"]["runs"]]
+for component in (c for c in manifest["components"] if c["name"] in wanted):
     name = component["name"]
     folder = ROOT / "build" / "enn" / name
     (folder / "DATA").mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ pub trait Emitter: Sync {
 /// What is to be packed.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// The graphs; their files are paths in the bundle.
+    /// The graphs that draw a picture; their files are paths in the bundle.
     pub components: &'a [BundleComponent],
     /// Their ONNX opset.
     pub opset: u32,

@@ -51,11 +51,12 @@ def compare(rknn, name):
 
 MANIFEST = json.loads((ROOT / "manifest.json").read_text())
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("graphs", nargs="*", help="graphs to convert [default: all]")
+parser.add_argument("graphs", nargs="*", help="graphs to convert [default: those that draw a picture]")
 parser.add_argument("--quantize", metavar="TYPE", help="w8a8, or another that the chip takes [default: float16]")
 parser.add_argument("--simulate", action="store_true", help="run the golden inputs in the simulator")
 parser.add_argument("--verbose", action="store_true")
 ARGUMENTS = parser.parse_args()
+WANTED = ARGUMENTS.graphs or [run["component"] for run in MANIFEST["golden"]["runs"]]
 for COMPONENT in MANIFEST["components"]:
-    if not ARGUMENTS.graphs or COMPONENT["name"] in ARGUMENTS.graphs:
+    if COMPONENT["name"] in WANTED:
         convert(COMPONENT, ARGUMENTS)

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use edge_import::Options;
 use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
 use edge_spec::bundle::{self, Content, Measure};
-use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, REPORT_SCHEMA, Report, Target};
+use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Target};
 
 use super::lower::supported;
 use super::model::Model;
@@ -86,17 +86,10 @@ fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathB
     let path = args.report.clone().unwrap_or_else(|| args.model.join(REPORT_FILE));
     if args.report.is_none() && !path.exists() {
         let text = format!("`{}` was not verified: it has no `{REPORT_FILE}`", args.model.display());
-        return Err(report::with_hint(text, "verify it, or name its report with `--report`"));
+        return Err(report::with_hint(text, "run `edgetool verify` on it, or name its report with `--report`"));
     }
+    let found = Report::read(&path)?;
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let invalid = || format!("`{}` is not a verification report", path.display());
-    let found: Report = serde_json::from_str(&text).with_context(invalid)?;
-    ensure!(
-        found.schema == REPORT_SCHEMA,
-        "{}: field `schema` is `{}`, supported: {REPORT_SCHEMA}",
-        invalid(),
-        found.schema
-    );
     let measures = files.iter().map(|(name, (_, measure))| (name.clone(), measure.clone())).collect();
     let hint = |error: &GateError| match error {
         GateError::Failed => format!("`{}` says where", path.display()),
