@@ -8,7 +8,7 @@ use crate::Call;
 /// Puts a run's tensors below `folder` and describes them.
 pub(crate) fn run(call: &Call, folder: &str, min_sqnr_db: f32, files: &mut Contents) -> GoldenRun {
     let mut side = |side: &str, tensors: &[(String, Tensor)]| {
-        tensors.iter().map(|(name, tensor)| entry(name, tensor, format!("{folder}/{side}"), files)).collect()
+        tensors.iter().map(|(name, tensor)| entry(name, tensor, &format!("{folder}/{side}"), files)).collect()
     };
     GoldenRun {
         component: call.component.clone(),
@@ -18,7 +18,7 @@ pub(crate) fn run(call: &Call, folder: &str, min_sqnr_db: f32, files: &mut Conte
     }
 }
 
-fn entry(name: &str, tensor: &Tensor, folder: String, files: &mut Contents) -> GoldenTensor {
+fn entry(name: &str, tensor: &Tensor, folder: &str, files: &mut Contents) -> GoldenTensor {
     let file = format!("{folder}/{name}.raw");
     files.insert(file.clone(), Content::Bytes(tensor.bytes.clone()));
     GoldenTensor {

@@ -44,7 +44,10 @@ pub struct Session {
 pub type Watcher = Box<dyn FnMut(Vec<Tensor>)>;
 
 /// Hears the inputs and outputs of each run, in the graph's order.
-struct Recorder(Box<dyn FnMut(&[Tensor], &[Tensor])>);
+struct Recorder(Box<Hear>);
+
+/// Takes a run's inputs and outputs.
+type Hear = dyn FnMut(&[Tensor], &[Tensor]);
 
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

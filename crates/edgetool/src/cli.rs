@@ -500,8 +500,8 @@ pub(crate) struct Package {
     #[arg(long, value_name = "FILE")]
     pub(crate) examples: Option<PathBuf>,
     /// Put the edgetool executable in, or this one, which was built for the device
-    #[arg(long, value_name = "FILE", num_args = 0..=1)]
-    pub(crate) with_runner: Option<Option<PathBuf>>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = THIS_PROGRAM)]
+    pub(crate) with_runner: Option<PathBuf>,
     /// Sign the manifest with this minisign secret key, one without password
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_key: Option<PathBuf>,
@@ -512,6 +512,9 @@ pub(crate) struct Package {
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub(crate) quiet: bool,
 }
+
+/// Stands for the program's own file where `--with-runner` names none; as a folder, it can be no other.
+pub(crate) const THIS_PROGRAM: &str = ".";
 
 const PACKAGE_EXAMPLES: &str = "Examples:
   edgetool package edgefusion-qnn --target qnn/sm8750 \\
@@ -530,7 +533,7 @@ pub(crate) struct Bundle {
     pub(crate) action: BundleAction,
     /// The bundle
     #[arg(value_name = "BUNDLE")]
-    pub(crate) bundle: PathBuf,
+    pub(crate) path: PathBuf,
     /// The folder to extract to
     #[arg(short, long, value_name = "FOLDER", required_if_eq("action", "extract"))]
     pub(crate) output: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::PackageError;
 
 pub(super) struct OnnxRuntime;
 
-const LOAD: &str = r#"def load(path, name, device):
+const LOAD: &str = r"def load(path, name, device):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -21,7 +21,7 @@ const LOAD: &str = r#"def load(path, name, device):
     return lambda feeds: dict(zip(names, session.run(names, feeds)))
 
 
-"#;
+";
 
 const COMMANDS: &str = "## ONNX Runtime
 

@@ -83,8 +83,8 @@ fn npy(tensor: &Tensor) -> Vec<u8> {
         DType::Bool => "|b1",
         _ => "<f4",
     };
-    let axes: String = tensor.ty.shape.iter().map(|axis| format!("{axis},")).collect();
-    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({axes}), }}");
+    let axes: Vec<String> = tensor.ty.shape.iter().map(|axis| format!("{axis},")).collect();
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}", axes.concat());
     // Magic, version and length take ten bytes; the content starts at a multiple of 64, behind a line's end.
     let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header.push_str(&" ".repeat(length - header.len() - 1));

@@ -3,6 +3,8 @@
 
 mod name;
 mod read;
+#[cfg(test)]
+mod schema_test;
 mod sign;
 #[cfg(test)]
 mod tests;

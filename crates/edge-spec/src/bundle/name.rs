@@ -30,14 +30,14 @@ pub(super) fn fault(name: &str) -> Option<String> {
 pub(super) fn clash(names: &[&str]) -> Option<String> {
     let mut folded: Vec<(String, &str)> = names.iter().map(|name| (name.to_ascii_lowercase(), *name)).collect();
     folded.sort();
-    if let Some([(_, a), (_, b)]) = folded.array_windows().find(|[(a, _), (b, _)]| a == b) {
+    if let Some([(_, a), (_, b)]) = folded.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Some(if a == b { format!("`{a}` is there twice") } else { format!("`{a}` and `{b}` are one file") });
     }
     // A name's folder stands somewhere before it; between them is only what begins with the folder's name.
     folded.iter().find_map(|(lower, name)| {
-        let parents = lower.match_indices('/').map(|(at, _)| &lower[..at]);
+        let mut parents = lower.match_indices('/').map(|(at, _)| &lower[..at]);
         let file = |parent: &str| folded.binary_search_by(|(other, _)| other.as_str().cmp(parent)).ok();
-        let index = parents.filter_map(file).next()?;
+        let index = parents.find_map(file)?;
         Some(format!("`{}` is a file, and the folder of `{name}`", folded[index].1))
     })
 }

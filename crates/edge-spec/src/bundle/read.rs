@@ -252,8 +252,8 @@ fn directory(end: &[u8]) -> Result<Vec<Entry>, String> {
     if let Some(why) = name::clash(&names) {
         return Err(why);
     }
-    match names.array_windows().find(|[a, b]| a > b) {
-        Some([a, b]) => Err(format!("`{b}` stands after `{a}`, expected names in order")),
+    match names.windows(2).find(|pair| pair[0] > pair[1]) {
+        Some(pair) => Err(format!("`{}` stands after `{}`, expected names in order", pair[1], pair[0])),
         None => Ok(entries),
     }
 }

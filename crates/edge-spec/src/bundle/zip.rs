@@ -58,7 +58,7 @@ const EXTRA_ALIGN: u16 = 0xd935;
 /// 1980-01-01, as zip counts days. The time is 0.
 const DATE: u16 = 0x0021;
 /// Made by Unix, as version 4.5 of the specification says.
-const MADE_BY: u16 = (3 << 8) | 45;
+const MADE_BY: u16 = 0x0300 + 45;
 
 /// Files of this size and more start at [`PAGE`], smaller ones at [`WORD`].
 const LARGE: u64 = 1 << 16;
@@ -174,7 +174,9 @@ fn central(entry: &Entry, offset: u64, out: &mut Vec<u8>) {
     if !numbers.is_empty() {
         put16(out, EXTRA_64);
         put16(out, length(8 * numbers.len()));
-        numbers.into_iter().for_each(|n| put64(out, n));
+        for number in numbers {
+            put64(out, number);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const SCHEMA: &str = "edgetool-bundle-check/v1";
 
 /// Does what was asked for.
 pub(crate) fn bundle(args: &cli::Bundle) -> Result<()> {
-    let bundle = Bundle::open(&args.bundle).map_err(|error| match error {
+    let bundle = Bundle::open(&args.path).map_err(|error| match error {
         SpecError::Invalid { .. } if args.action == BundleAction::Check => report::no(error.to_string(), None),
         other => other.into(),
     })?;
@@ -46,7 +46,7 @@ fn check(args: &cli::Bundle, bundle: &Bundle) -> Result<()> {
         let object = json!({"schema": SCHEMA, "sound": damaged.is_empty(), "signed": signed, "damaged": list});
         report::data(serde_json::to_string_pretty(&object)?)?;
     }
-    let shown = args.bundle.display();
+    let shown = args.path.display();
     if !damaged.is_empty() {
         let lines = damaged.iter().map(|d| format!("\n  `{}` {}", d.name, d.reason));
         let text = format!("`{shown}` is damaged:{}", lines.collect::<String>());
@@ -73,11 +73,11 @@ fn signed(args: &cli::Bundle, bundle: &Bundle, key: &str) -> Result<()> {
         key.to_owned()
     };
     let Some(signature) = bundle.signature()? else {
-        return Err(report::no(format!("`{}` is not signed", args.bundle.display()), None));
+        return Err(report::no(format!("`{}` is not signed", args.path.display()), None));
     };
     bundle::verify(bundle.manifest_bytes(), &signature, &text).map_err(|error| match error {
         bundle::SignError::Key { what: "public key", .. } => anyhow::Error::from(error),
-        other => report::no(format!("`{}`: {other}", args.bundle.display()), None),
+        other => report::no(format!("`{}`: {other}", args.path.display()), None),
     })
 }
 
@@ -86,6 +86,6 @@ fn extract(args: &cli::Bundle, bundle: &Bundle) -> Result<()> {
     let staging = Staging::folder(output, args.force)?;
     bundle.extract(staging.path(), &|_| true)?;
     staging.commit()?;
-    report::say(format!("extracted `{}` to `{}`", args.bundle.display(), output.display()));
+    report::say(format!("extracted `{}` to `{}`", args.path.display(), output.display()));
     Ok(())
 }

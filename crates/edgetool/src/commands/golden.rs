@@ -17,6 +17,9 @@ use super::sampling::Sampling;
 use crate::cli::Package;
 use crate::report;
 
+/// What a request came to.
+type Drawn = (Vec<Picture>, Trace);
+
 /// Runs the model on the golden prompt, and on the examples' prompts; the golden run is the example where there are none.
 pub(super) fn play(args: &Package, model: &Model) -> Result<(Played, Vec<Call>)> {
     let examples = args.examples.as_deref().map(Prompt::read_all).transpose()?.unwrap_or_default();
@@ -31,7 +34,7 @@ pub(super) fn play(args: &Package, model: &Model) -> Result<(Played, Vec<Call>)>
     let bar = report::progress_bar(args.quiet);
     let graphs = model.graphs();
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
-    let record = |requests: &[Request]| -> Result<(Vec<Call>, Vec<(Vec<Picture>, Trace)>)> {
+    let record = |requests: &[Request]| -> Result<(Vec<Call>, Vec<Drawn>)> {
         let calls: Rc<RefCell<Vec<Call>>> = Rc::default();
         let session = |name: &str| recorded(&graphs(name)?, name, &calls);
         let mut drawn = Vec::new();

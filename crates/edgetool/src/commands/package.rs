@@ -12,7 +12,7 @@ use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Target};
 use super::lower::supported;
 use super::model::Model;
 use super::{golden, inspect};
-use crate::cli::Package;
+use crate::cli::{Package, THIS_PROGRAM};
 use crate::report;
 use crate::staging::Staging;
 
@@ -43,7 +43,7 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> R
     let text = verified(args, &manifest, &files)?;
     let model = Model::open(&args.model, None, Options::default())?;
     fits(&model, &manifest, target)?;
-    let runner = args.with_runner.as_ref().map(|file| runner(file.as_deref())).transpose()?;
+    let runner = args.with_runner.as_deref().map(runner).transpose()?;
     let (played, samples) = golden::play(args, &model)?;
     let source = Source {
         producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")),
@@ -115,10 +115,11 @@ fn fits(model: &Model, manifest: &Manifest, target: &Target) -> Result<()> {
 }
 
 /// The runner's executable: the one given, or this program.
-fn runner(given: Option<&Path>) -> Result<Vec<u8>> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => std::env::current_exe().context("cannot find this program's own file")?,
+fn runner(given: &Path) -> Result<Vec<u8>> {
+    let path = if given == Path::new(THIS_PROGRAM) {
+        std::env::current_exe().context("cannot find this program's own file")?
+    } else {
+        given.to_owned()
     };
     std::fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))
 }
