@@ -215,6 +215,7 @@ mod tests {
         let check = |name: &str, value: f64, verdict| Check {
             name: name.into(),
             component: "unet".into(),
+            step: None,
             at: "prompt 1".into(),
             value,
             least: Some(65.0),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use anyhow::Result;
 use edge_ir::{Checked, Graph, Tensor, ValueId};
 use edge_run::Noise;
-use edge_spec::{GuidanceBy, Profile, Prompt};
+use edge_spec::{Check, GuidanceBy, Profile, Prompt};
 use edge_verify::metrics::tensors;
 use edge_verify::{Measure, Place, Run, TEXT_ENCODER, UNET, aligned, comparable, place, profile};
 
@@ -20,12 +20,21 @@ const BUDGET: u64 = 256 << 20;
 /// A node's place, whatever the step.
 type Base = (String, bool, String);
 
-/// The profile of the candidate against the reference on this prompt; a layer below `least_db` may be at fault.
+/// What to look for.
+pub(super) struct Bisect<'a> {
+    pub(super) prompt: &'a Prompt,
+    pub(super) noise: &'a Noise,
+    /// The first check that failed.
+    pub(super) failed: Option<&'a Check>,
+    /// A layer whose signal to error is below may be at fault.
+    pub(super) least_db: f64,
+}
+
+/// The profile of the candidate against the reference.
 pub(super) fn bisect(
     candidate: &Player,
     reference: &Player,
-    (prompt, noise): (&Prompt, &Noise),
-    least_db: f64,
+    what: &Bisect<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Profile> {
     let (ours, theirs) = (Layers::new(candidate)?, Layers::new(reference)?);
@@ -44,7 +53,7 @@ pub(super) fn bisect(
                 });
             }
         }));
-        theirs.play(batch, &hear, (prompt, noise))?;
+        theirs.play(batch, &hear, what)?;
         let hear: Hear = Rc::new(RefCell::new({
             let (watched, measures) = (ours.watched(batch), Rc::clone(&measures));
             move |component: &str, run: usize, tensors: Vec<Tensor>| {
@@ -56,10 +65,10 @@ pub(super) fn bisect(
                 }
             }
         }));
-        ours.play(batch, &hear, (prompt, noise))?;
+        ours.play(batch, &hear, what)?;
     }
     let measures = measures.borrow();
-    Ok(profile(&ours.runs(&measures), least_db))
+    Ok(profile(&ours.runs(&measures), what.failed, what.least_db))
 }
 
 /// The layers of a model that can be compared.
@@ -135,12 +144,12 @@ impl<'a> Layers<'a> {
     }
 
     /// Draws, with the nodes of a batch watched.
-    fn play(&self, batch: &BTreeSet<Base>, hear: &Hear, (prompt, noise): (&Prompt, &Noise)) -> Result<()> {
+    fn play(&self, batch: &BTreeSet<Base>, hear: &Hear, what: &Bisect<'_>) -> Result<()> {
         let watched = self.watched(batch);
         let watch = |name: &str, graph: &Checked<Graph>| -> Vec<ValueId> {
             watched.get(name).into_iter().flatten().map(|(node, _)| graph.nodes[*node].outputs[0]).collect()
         };
-        let request = self.player.request(prompt, noise.clone());
+        let request = self.player.request(what.prompt, what.noise.clone());
         self.player.play(&[request], &watch, hear, &mut |_| {}, &mut |_, _| {})
     }
 

@@ -71,11 +71,25 @@ impl Player {
         self.sampling.decoder.component
     }
 
+    /// The arithmetic of one component.
+    pub(super) fn precision(&self, name: &str, graph: &Graph) -> Precision {
+        let lowering = match &self.model {
+            Model::Converted { manifest, .. } => manifest.lowering.as_ref(),
+            Model::Checkpoint(_) => None,
+        };
+        let mut passes = lowering.into_iter().flat_map(|lowering| &lowering.passes);
+        let folder = place(name, "").component;
+        let here = |component: &str| component == name || component == folder;
+        let approximate = passes.any(|run| here(&run.component) && run.approximation.is_some());
+        let least = if approximate { Precision::Approximate } else { Precision::Float32 };
+        Precision::of(graph).max(least)
+    }
+
     /// The arithmetic of its parts.
     pub(super) fn precisions(&self) -> Result<Precisions> {
         let mut found: BTreeMap<&str, Precision> = BTreeMap::new();
         for name in self.used() {
-            let precision = Precision::of(&*self.model.graph(&name)?);
+            let precision = self.precision(&name, &*self.model.graph(&name)?);
             let parts: &[&str] = match name.as_str() {
                 TEXT_ENCODER => &["text"],
                 "pipeline" => &["text", "unet", "decoder"],
