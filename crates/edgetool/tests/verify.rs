@@ -189,7 +189,7 @@ const FAULTS: &[Fault] = &[
         convert: &["--fold", "unrolled", "--guidance", "8"],
         plant: |s| {
             edit(s, "vae_decoder", |g| {
-                change(g, "post_quant_conv_weight", |w| w.iter_mut().for_each(|v| *v /= 0.18215));
+                change(g, "post_quant_conv_weight_Cast_folded", |w| w.iter_mut().for_each(|v| *v /= 0.18215));
             });
         },
         component: "vae_decoder",
