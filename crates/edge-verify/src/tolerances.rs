@@ -130,6 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_all_limits() {
+        let document = include_str!("../../../docs/verify.md");
+        let table = document.lines().skip_while(|line| !line.starts_with("| measure |")).skip(2);
+        let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let found: Vec<Vec<String>> = table.take_while(|line| line.starts_with('|')).map(cells).collect();
+        assert_eq!(found.len(), ROWS.len());
+        for row in ROWS {
+            let sign = if row.least { '≥' } else { '≤' };
+            let show = |v: &f64| if *v < f64::MAX { format!("{sign} {v}") } else { String::new() };
+            let line = found.iter().find(|cells| cells[1] == format!("`{}`", row.name)).expect(row.name);
+            assert_eq!(line[3..10], row.limits.iter().map(show).collect::<Vec<_>>(), "{}", row.name);
+        }
+    }
+
+    #[test]
     fn coarser_arithmetic_is_asked_for_no_more() {
         for row in ROWS {
             let [finest, rest @ ..] = row.limits;

@@ -94,9 +94,9 @@ const FAULTS: &[Fault] = &[
             edit(s, "unet", |g| {
                 let attention = "up_blocks_1_attentions_0_transformer_blocks_0_attn1";
                 let [q, k] = ["q", "k"].map(|part| named(g, &format!("{attention}_to_{part}_weight")));
-                let data = g.value(q).data.clone();
-                g.value_mut(q).data = g.value(k).data.clone();
-                g.value_mut(k).data = data;
+                let [queries, keys] = [q, k].map(|id| g.value(id).data.clone());
+                g.value_mut(q).data = keys;
+                g.value_mut(k).data = queries;
             });
         },
         component: "unet",
@@ -203,7 +203,9 @@ const FAULTS: &[Fault] = &[
                 let values = g.initializers().filter(|(_, v, _)| v.name.ends_with("attn2_to_v_weight"));
                 let names: Vec<_> = values.map(|(_, v, _)| v.name.clone()).collect();
                 assert!(!names.is_empty());
-                names.iter().for_each(|name| change(g, name, |w| w.fill(0.0)));
+                for name in &names {
+                    change(g, name, |w| w.fill(0.0));
+                }
             });
         },
         component: "unet",

@@ -20,6 +20,9 @@ const BUDGET: u64 = 256 << 20;
 /// A node's place, whatever the step.
 type Base = (String, bool, String);
 
+/// What was found, by component, run and node.
+type Measures = BTreeMap<(String, usize), BTreeMap<usize, Measure>>;
+
 /// What to look for.
 pub(super) struct Bisect<'a> {
     pub(super) prompt: &'a Prompt,
@@ -40,7 +43,7 @@ pub(super) fn bisect(
     let (ours, theirs) = (Layers::new(candidate)?, Layers::new(reference)?);
     let common: BTreeSet<Base> = theirs.sizes().map(|(base, _)| base).collect();
     let batches = batches(ours.sizes().filter(|(base, _)| common.contains(base)));
-    let measures: Rc<RefCell<BTreeMap<(String, usize), BTreeMap<usize, Measure>>>> = Rc::default();
+    let measures: Rc<RefCell<Measures>> = Rc::default();
     for (index, batch) in batches.iter().enumerate() {
         progress(&format!("layers, part {} of {}", index + 1, batches.len()));
         let expected: Rc<RefCell<BTreeMap<Place, Tensor>>> = Rc::default();
@@ -93,7 +96,7 @@ impl Watched {
     fn at(&self, run: usize) -> Place {
         let mut place = self.place.clone();
         if self.negative_first {
-            place.negative |= run % 2 == 0;
+            place.negative |= run.is_multiple_of(2);
         }
         if place.step.is_none() && place.component != TEXT_ENCODER && !place.component.ends_with("_decoder") {
             // What moved into the text encoder is there once for all steps.
@@ -154,13 +157,13 @@ impl<'a> Layers<'a> {
     }
 
     /// The runs of all graphs in their order, but those for the negative prompt.
-    fn runs<'m>(&'m self, measures: &'m BTreeMap<(String, usize), BTreeMap<usize, Measure>>) -> Vec<Run<'m>> {
+    fn runs<'m>(&'m self, measures: &'m Measures) -> Vec<Run<'m>> {
         let mut runs = Vec::new();
         let all = self.watched(&self.sizes().map(|(base, _)| base).collect());
         for (name, graph, _) in &self.graphs {
             for ((_, run), measures) in measures.iter().filter(|((component, _), _)| component == name) {
                 let first = all.get(name).and_then(|nodes| nodes.first());
-                let negative = first.is_some_and(|(_, place)| place.negative_first && run % 2 == 0);
+                let negative = first.is_some_and(|(_, place)| place.negative_first && run.is_multiple_of(2));
                 let step = first.and_then(|(_, place)| Some(run / place.runs_of_step?));
                 if !negative {
                     runs.push(Run { component: name, step, graph, measures });

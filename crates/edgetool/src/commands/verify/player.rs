@@ -21,6 +21,9 @@ use crate::cli;
 /// Hears the watched values of a component's run: its name, the number of the run, the values.
 pub(super) type Hear = Rc<RefCell<dyn FnMut(&str, usize, Vec<Tensor>)>>;
 
+/// A component and what was watched in one of its runs.
+type Heard = (String, Vec<Tensor>);
+
 /// Chooses what to watch in a component's graph.
 pub(super) type Watch<'a> = &'a dyn Fn(&str, &Checked<Graph>) -> Vec<ValueId>;
 
@@ -136,7 +139,7 @@ impl Player {
 
     /// Draws, and gives what the components hand on to each other.
     pub(super) fn draw(&self, requests: &[Request], progress: &mut dyn FnMut(&str)) -> Result<Vec<Drawn>> {
-        let heard: Rc<RefCell<Vec<(String, Vec<Tensor>)>>> = Rc::default();
+        let heard: Rc<RefCell<Vec<Heard>>> = Rc::default();
         let hear: Hear = Rc::new(RefCell::new({
             let heard = Rc::clone(&heard);
             move |component: &str, _: usize, tensors| heard.borrow_mut().push((component.to_owned(), tensors))
