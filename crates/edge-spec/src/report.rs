@@ -88,6 +88,9 @@ pub struct Check {
     pub name: String,
     /// The component that is at fault if it alone fails.
     pub component: String,
+    /// The step's number, from 1, if it is of a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
     /// Where the worst value is: `prompt 2, step 1`.
     pub at: String,
     /// The worst value.

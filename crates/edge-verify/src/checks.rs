@@ -108,12 +108,13 @@ impl Court<'_> {
         }
     }
 
-    fn check(&mut self, name: &str, component: &str, at: String, value: f64) {
+    fn check(&mut self, name: &str, component: &str, (step, at): (Option<usize>, String), value: f64) {
         let limit = self.limits.get(name, self.precision(component));
         let within = limit.least.is_none_or(|least| value >= least) && limit.most.is_none_or(|most| value <= most);
         self.findings.checks.push(Check {
             name: name.into(),
             component: component.into(),
+            step: step.map(|step| step + 1),
             at,
             value,
             least: limit.least,
@@ -132,7 +133,7 @@ impl Court<'_> {
         let worst = self.drawings().filter_map(mismatches).max_by_key(|(prompt, n)| (*n, std::cmp::Reverse(*prompt)));
         if let Some((prompt, different)) = worst {
             let value = f64::from(u32::try_from(different).unwrap_or(u32::MAX));
-            self.check("token_mismatches", "tokenizer", format!("prompt {prompt}"), value);
+            self.check("token_mismatches", "tokenizer", (None, format!("prompt {prompt}")), value);
         }
     }
 
@@ -159,7 +160,7 @@ impl Court<'_> {
         let Some((prompt, sqnr)) = worst else { return };
         let later = if tensor == OUTPUT && step != Some(0) { "later_" } else { "" };
         let at = step.map_or_else(String::new, |step| format!(", step {}", step + 1));
-        self.check(&format!("{later}{tensor}_sqnr_db"), component, format!("prompt {prompt}{at}"), sqnr);
+        self.check(&format!("{later}{tensor}_sqnr_db"), component, (step, format!("prompt {prompt}{at}")), sqnr);
     }
 
     /// How far the ratio of the prompts' influence is from 1.
@@ -174,7 +175,7 @@ impl Court<'_> {
         };
         let worst = pairs.iter().filter_map(ratio).reduce(|a, b| if b.1 > a.1 { b } else { a });
         if let Some((at, deviation)) = worst {
-            self.check("conditioning_deviation", UNET, at, deviation);
+            self.check("conditioning_deviation", UNET, (Some(0), at), deviation);
         }
     }
 
@@ -187,7 +188,7 @@ impl Court<'_> {
         }
         let Some(Comparison { tensor, component, prompt, float16_use, .. }) = worst.cloned() else { return };
         if self.limits.get("float16_use", self.precision(&component)).most.is_some() {
-            self.check("float16_use", &component, format!("{tensor}, prompt {prompt}"), float16_use);
+            self.check("float16_use", &component, (None, format!("{tensor}, prompt {prompt}")), float16_use);
         }
     }
 
@@ -206,7 +207,7 @@ impl Court<'_> {
         let worst = [("picture_psnr_db", least(&psnr)), ("picture_ssim", least(&ssim))];
         for (name, worst) in worst {
             if let Some((prompt, value)) = worst {
-                self.check(name, &decoder, format!("prompt {prompt}"), value);
+                self.check(name, &decoder, (None, format!("prompt {prompt}")), value);
             }
         }
         let of = |(prompt, d): (usize, Option<pictures::Difference>)| {
@@ -219,7 +220,7 @@ impl Court<'_> {
     fn accuracy(&mut self) {
         if let Some((candidate, reference)) = self.evidence.accuracy {
             let at = format!("{} of the pictures, {} of the reference's", percent(candidate), percent(reference));
-            self.check("prompt_accuracy_loss", "pipeline", at, rounded(reference - candidate));
+            self.check("prompt_accuracy_loss", "pipeline", (None, at), rounded(reference - candidate));
         }
     }
 }

@@ -9,6 +9,8 @@ use edge_ir::{DType, Graph};
 pub enum Precision {
     /// 32-bit floats, whatever the weights are stored as.
     Float32,
+    /// The same, with functions in the place of others that are a little different: GELU by `Tanh`.
+    Approximate,
     /// 16-bit floats.
     Float16,
     /// Weights of 8 bits or more in integers, activations in floats.
@@ -24,6 +26,7 @@ pub enum Precision {
 /// Name and kind.
 const NAMES: &[(Precision, &str)] = &[
     (Precision::Float32, "float32"),
+    (Precision::Approximate, "float32-approximate"),
     (Precision::Float16, "float16"),
     (Precision::W8, "w8"),
     (Precision::W8A16, "w8a16"),

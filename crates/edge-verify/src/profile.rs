@@ -8,13 +8,15 @@
 use std::collections::BTreeMap;
 
 use edge_ir::{Graph, ValueId};
-use edge_spec::{Layer, Profile};
+use edge_spec::{Check, Layer, Profile};
 
 use crate::metrics::{MOST_DB, rounded};
 use crate::place::place;
 
 /// How far below its inputs the culprit's signal to error is, in dB: an error of twice their size.
 const JUMP_DB: f64 = 6.0;
+/// How far above that of the check that failed it may be: what follows a fault in a part of a network dilutes it.
+const DILUTION_DB: f64 = 6.0;
 
 /// What was found of one node's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,15 +40,24 @@ pub struct Run<'a> {
     pub measures: &'a BTreeMap<usize, Measure>,
 }
 
-/// The profile of a candidate whose graphs ran in this order; a layer below `least_db` is one that may be at fault.
-pub fn profile(runs: &[Run<'_>], least_db: f64) -> Profile {
+/// The profile of a candidate whose graphs ran in this order. Where a check failed, the culprit is looked for in its
+/// component and step, among the layers below `least_db`, or not much better than what failed.
+pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profile {
+    let sqnr = failed.filter(|check| check.name.ends_with("sqnr_db")).map(|check| check.value + DILUTION_DB);
+    let least_db = sqnr.map_or(least_db, |db| db.max(least_db));
     let mut layers = Vec::new();
     let mut carried = MOST_DB;
     for run in runs {
         carried = run.layers(least_db, carried, &mut layers);
     }
-    let culprit = |layer: &&Layer| layer.sqnr_db < least_db && layer.input_sqnr_db - layer.sqnr_db >= JUMP_DB;
-    Profile { culprit: layers.iter().find(culprit).cloned(), layers }
+    let suspect = |layer: &Layer, check: &Check| {
+        // What moved into the text encoder is of all steps.
+        let here = layer.step.is_none_or(|step| check.step.is_none_or(|failed| failed == step));
+        let spoiled = layer.sqnr_db < least_db && layer.input_sqnr_db - layer.sqnr_db >= JUMP_DB;
+        here && layer.component == check.component && spoiled
+    };
+    let culprit = failed.and_then(|check| layers.iter().find(|layer| suspect(layer, check)).cloned());
+    Profile { culprit, layers }
 }
 
 impl Run<'_> {
@@ -85,7 +96,7 @@ impl Run<'_> {
             let seen = node.outputs.iter().any(|id| {
                 self.graph.outputs.contains(id)
                     || readers[self.graph.index_of(*id)].iter().any(|reader| match self.measures.get(reader) {
-                        Some(measure) => measure.sqnr_db < least_db,
+                        Some(measure) => measure.sqnr_db < least_db && spreads[*reader],
                         None => spreads[*reader],
                     })
             });
@@ -118,7 +129,18 @@ mod tests {
         let graph = graph();
         let measures = measures.iter().map(|(i, db)| (*i, Measure { sqnr_db: *db, float16_use: 0.0 })).collect();
         let run = Run { component: "unet", step: Some(0), graph: &graph, measures: &measures };
-        let profile = profile(&[run], 60.0);
+        let check = Check {
+            name: "unet_output_sqnr_db".into(),
+            component: "unet".into(),
+            step: Some(1),
+            at: String::new(),
+            value: 29.0,
+            least: Some(60.0),
+            most: None,
+            reason: String::new(),
+            verdict: edge_spec::Verdict::Fail,
+        };
+        let profile = profile(&[run], Some(&check), 60.0);
         (profile.culprit.map(|l| l.node), profile.layers.into_iter().map(|l| l.node).collect())
     }
 
@@ -137,6 +159,8 @@ mod tests {
         let (culprit, layers) = profiled(&[(0, 3.0), (1, 118.0), (2, 110.0), (3, 108.0)]);
         assert_eq!(culprit, None);
         assert_eq!(layers, ["b", "c", "d"]);
+        // Two in a row are no more of an error than one, if what reads them is right.
+        assert_eq!(profiled(&[(0, 3.0), (1, 118.0), (2, 4.0), (3, 108.0)]).0, None);
         // The last one has no reader but the caller.
         assert_eq!(profiled(&[(0, 120.0), (1, 118.0), (2, 110.0), (3, 8.0)]).0.as_deref(), Some("d"));
     }

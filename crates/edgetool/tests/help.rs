@@ -50,6 +50,8 @@ fn examples_work_as_they_stand() {
         "cat.png",
         "hidden.safetensors",
         "pictures/0020.png",
+        "edgefusion-onnx/report.json",
+        "report/report.html",
         "bundle/manifest.json",
     ] {
         assert!(sandbox.path(name).exists(), "the examples did not make {name}: {:?}", sandbox.names());

@@ -133,5 +133,5 @@ mod tests {
         assert!((found.ssim - NUMPY).abs() < 1e-5, "{found:?}");
     }
 
-    const NUMPY: f64 = -0.411475582;
+    const NUMPY: f64 = -0.411_476;
 }

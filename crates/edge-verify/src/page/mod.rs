@@ -51,6 +51,8 @@ pub struct ShownStep {
 /// If the template does not fit the report: a fault of this crate.
 pub fn page(report: &Report, names: [&str; 2], shown: &[Shown]) -> Result<String, PageError> {
     let mut environment = Environment::new();
+    environment.add_filter("number", |value: f64| value.to_string());
+    environment.add_filter("db", decibels);
     environment.add_template(NAME, TEMPLATE)?;
     let failed = report.checks.iter().find(|check| check.verdict == Verdict::Fail);
     let small = shown.first().is_none_or(|s| s.width <= SMALL);
@@ -162,7 +164,6 @@ struct StepRow {
 
 fn gallery<'a>(report: &'a Report, index: usize, shown: &Shown) -> GalleryRow<'a> {
     let found = report.pictures.iter().find(|picture| picture.prompt == index + 1);
-    let db = |value: f64| if value >= MOST_DB { "equal".to_owned() } else { format!("{value:.1} dB") };
     let latent = |step: usize| {
         let fits = |t: &&Comparison| t.tensor == "latent" && t.prompt == index + 1 && t.step == Some(step + 1);
         report.tensors.iter().find(fits).map_or(-MOST_DB, |t| t.sqnr_db)
@@ -179,9 +180,13 @@ fn gallery<'a>(report: &'a Report, index: usize, shown: &Shown) -> GalleryRow<'a
         candidate: data_uri(&shown.candidate),
         difference: data_uri(&shown.difference),
         gain: shown.gain,
-        measures: found.map_or_else(String::new, |p| format!("{}, SSIM {:.4}", db(p.psnr_db), p.ssim)),
+        measures: found.map_or_else(String::new, |p| format!("{}, SSIM {:.4}", decibels(p.psnr_db), p.ssim)),
         steps: shown.steps.iter().map(step).collect(),
     }
+}
+
+fn decibels(value: f64) -> String {
+    if value >= MOST_DB { "equal".to_owned() } else { format!("{value:.1} dB") }
 }
 
 fn data_uri(png: &[u8]) -> String {
@@ -215,6 +220,7 @@ mod tests {
         let check = |name: &str, value: f64, verdict| Check {
             name: name.into(),
             component: "unet".into(),
+            step: None,
             at: "prompt 1".into(),
             value,
             least: Some(65.0),
@@ -245,8 +251,8 @@ mod tests {
         let page = page(&report(), ["a", "b"], &[shown]).expect("a page");
         for part in [
             "<div class=\"word\">FAIL</div>",
-            "<strong>unet</strong>: <code>poor</code> is 31.0 at prompt 1, expected ≥ 65.",
-            "First layer at fault: <code>conv_in</code> (Conv), unet, step 1: 31.0 dB where its inputs have 120.0 dB.",
+            "<strong>unet</strong>: <code>poor</code> is 31 at prompt 1, expected ≥ 65.",
+            "First layer at fault: <code>conv_in</code> (Conv), unet, step 1: 31.0 dB where its inputs are at 120.0 dB.",
             "1. &lt;b&gt;cats &amp; dogs&lt;&#x2f;b&gt;",
             "<img src=\"data:image&#x2f;png;base64,AQ==\" alt=\"reference, prompt 1\">",
             "<title>conv_out (Conv), unet, step 1: 30 dB</title>",

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use anyhow::Result;
 use edge_ir::{Checked, Graph, Tensor, ValueId};
 use edge_run::Noise;
-use edge_spec::{GuidanceBy, Profile, Prompt};
+use edge_spec::{Check, GuidanceBy, Profile, Prompt};
 use edge_verify::metrics::tensors;
 use edge_verify::{Measure, Place, Run, TEXT_ENCODER, UNET, aligned, comparable, place, profile};
 
@@ -20,18 +20,30 @@ const BUDGET: u64 = 256 << 20;
 /// A node's place, whatever the step.
 type Base = (String, bool, String);
 
-/// The profile of the candidate against the reference on this prompt; a layer below `least_db` may be at fault.
+/// What was found, by component, run and node.
+type Measures = BTreeMap<(String, usize), BTreeMap<usize, Measure>>;
+
+/// What to look for.
+pub(super) struct Bisect<'a> {
+    pub(super) prompt: &'a Prompt,
+    pub(super) noise: &'a Noise,
+    /// The first check that failed.
+    pub(super) failed: Option<&'a Check>,
+    /// A layer whose signal to error is below may be at fault.
+    pub(super) least_db: f64,
+}
+
+/// The profile of the candidate against the reference.
 pub(super) fn bisect(
     candidate: &Player,
     reference: &Player,
-    (prompt, noise): (&Prompt, &Noise),
-    least_db: f64,
+    what: &Bisect<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Profile> {
     let (ours, theirs) = (Layers::new(candidate)?, Layers::new(reference)?);
     let common: BTreeSet<Base> = theirs.sizes().map(|(base, _)| base).collect();
     let batches = batches(ours.sizes().filter(|(base, _)| common.contains(base)));
-    let measures: Rc<RefCell<BTreeMap<(String, usize), BTreeMap<usize, Measure>>>> = Rc::default();
+    let measures: Rc<RefCell<Measures>> = Rc::default();
     for (index, batch) in batches.iter().enumerate() {
         progress(&format!("layers, part {} of {}", index + 1, batches.len()));
         let expected: Rc<RefCell<BTreeMap<Place, Tensor>>> = Rc::default();
@@ -44,7 +56,7 @@ pub(super) fn bisect(
                 });
             }
         }));
-        theirs.play(batch, &hear, (prompt, noise))?;
+        theirs.play(batch, &hear, what)?;
         let hear: Hear = Rc::new(RefCell::new({
             let (watched, measures) = (ours.watched(batch), Rc::clone(&measures));
             move |component: &str, run: usize, tensors: Vec<Tensor>| {
@@ -56,10 +68,10 @@ pub(super) fn bisect(
                 }
             }
         }));
-        ours.play(batch, &hear, (prompt, noise))?;
+        ours.play(batch, &hear, what)?;
     }
     let measures = measures.borrow();
-    Ok(profile(&ours.runs(&measures), least_db))
+    Ok(profile(&ours.runs(&measures), what.failed, what.least_db))
 }
 
 /// The layers of a model that can be compared.
@@ -84,7 +96,7 @@ impl Watched {
     fn at(&self, run: usize) -> Place {
         let mut place = self.place.clone();
         if self.negative_first {
-            place.negative |= run % 2 == 0;
+            place.negative |= run.is_multiple_of(2);
         }
         if place.step.is_none() && place.component != TEXT_ENCODER && !place.component.ends_with("_decoder") {
             // What moved into the text encoder is there once for all steps.
@@ -135,23 +147,23 @@ impl<'a> Layers<'a> {
     }
 
     /// Draws, with the nodes of a batch watched.
-    fn play(&self, batch: &BTreeSet<Base>, hear: &Hear, (prompt, noise): (&Prompt, &Noise)) -> Result<()> {
+    fn play(&self, batch: &BTreeSet<Base>, hear: &Hear, what: &Bisect<'_>) -> Result<()> {
         let watched = self.watched(batch);
         let watch = |name: &str, graph: &Checked<Graph>| -> Vec<ValueId> {
             watched.get(name).into_iter().flatten().map(|(node, _)| graph.nodes[*node].outputs[0]).collect()
         };
-        let request = self.player.request(prompt, noise.clone());
+        let request = self.player.request(what.prompt, what.noise.clone());
         self.player.play(&[request], &watch, hear, &mut |_| {}, &mut |_, _| {})
     }
 
     /// The runs of all graphs in their order, but those for the negative prompt.
-    fn runs<'m>(&'m self, measures: &'m BTreeMap<(String, usize), BTreeMap<usize, Measure>>) -> Vec<Run<'m>> {
+    fn runs<'m>(&'m self, measures: &'m Measures) -> Vec<Run<'m>> {
         let mut runs = Vec::new();
         let all = self.watched(&self.sizes().map(|(base, _)| base).collect());
         for (name, graph, _) in &self.graphs {
             for ((_, run), measures) in measures.iter().filter(|((component, _), _)| component == name) {
                 let first = all.get(name).and_then(|nodes| nodes.first());
-                let negative = first.is_some_and(|(_, place)| place.negative_first && run % 2 == 0);
+                let negative = first.is_some_and(|(_, place)| place.negative_first && run.is_multiple_of(2));
                 let step = first.and_then(|(_, place)| Some(run / place.runs_of_step?));
                 if !negative {
                     runs.push(Run { component: name, step, graph, measures });

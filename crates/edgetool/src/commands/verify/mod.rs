@@ -170,8 +170,9 @@ impl Case {
             Reference::Model(reference) if args.bisect => {
                 let coarsest = precisions.text_encoder.max(precisions.unet).max(precisions.decoder);
                 let least = limits.get("layer_sqnr_db", coarsest).least.unwrap_or(f64::NEG_INFINITY);
-                let what = (&self.prompts[0], &self.noises[0]);
-                Some(bisect::bisect(&self.candidate, reference, what, least, progress)?)
+                let failed = findings.failed();
+                let what = bisect::Bisect { prompt: &self.prompts[0], noise: &self.noises[0], failed, least_db: least };
+                Some(bisect::bisect(&self.candidate, reference, &what, progress)?)
             }
             _ => None,
         };
@@ -200,7 +201,7 @@ impl Case {
         let mut coarsest = Precision::Float32;
         for name in self.candidate.used() {
             let graph = self.candidate.model.graph(&name)?;
-            let (stats, precision) = (edge_ir::stats(&graph), Precision::of(&graph));
+            let (stats, precision) = (edge_ir::stats(&graph), self.candidate.precision(&name, &graph));
             coarsest = coarsest.max(precision);
             components.push(Part {
                 name,

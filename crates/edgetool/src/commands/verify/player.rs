@@ -21,6 +21,9 @@ use crate::cli;
 /// Hears the watched values of a component's run: its name, the number of the run, the values.
 pub(super) type Hear = Rc<RefCell<dyn FnMut(&str, usize, Vec<Tensor>)>>;
 
+/// A component and what was watched in one of its runs.
+type Heard = (String, Vec<Tensor>);
+
 /// Chooses what to watch in a component's graph.
 pub(super) type Watch<'a> = &'a dyn Fn(&str, &Checked<Graph>) -> Vec<ValueId>;
 
@@ -71,11 +74,25 @@ impl Player {
         self.sampling.decoder.component
     }
 
+    /// The arithmetic of one component.
+    pub(super) fn precision(&self, name: &str, graph: &Graph) -> Precision {
+        let lowering = match &self.model {
+            Model::Converted { manifest, .. } => manifest.lowering.as_ref(),
+            Model::Checkpoint(_) => None,
+        };
+        let mut passes = lowering.into_iter().flat_map(|lowering| &lowering.passes);
+        let folder = place(name, "").component;
+        let here = |component: &str| component == name || component == folder;
+        let approximate = passes.any(|run| here(&run.component) && run.approximation.is_some());
+        let least = if approximate { Precision::Approximate } else { Precision::Float32 };
+        Precision::of(graph).max(least)
+    }
+
     /// The arithmetic of its parts.
     pub(super) fn precisions(&self) -> Result<Precisions> {
         let mut found: BTreeMap<&str, Precision> = BTreeMap::new();
         for name in self.used() {
-            let precision = Precision::of(&*self.model.graph(&name)?);
+            let precision = self.precision(&name, &*self.model.graph(&name)?);
             let parts: &[&str] = match name.as_str() {
                 TEXT_ENCODER => &["text"],
                 "pipeline" => &["text", "unet", "decoder"],
@@ -122,7 +139,7 @@ impl Player {
 
     /// Draws, and gives what the components hand on to each other.
     pub(super) fn draw(&self, requests: &[Request], progress: &mut dyn FnMut(&str)) -> Result<Vec<Drawn>> {
-        let heard: Rc<RefCell<Vec<(String, Vec<Tensor>)>>> = Rc::default();
+        let heard: Rc<RefCell<Vec<Heard>>> = Rc::default();
         let hear: Hear = Rc::new(RefCell::new({
             let heard = Rc::clone(&heard);
             move |component: &str, _: usize, tensors| heard.borrow_mut().push((component.to_owned(), tensors))

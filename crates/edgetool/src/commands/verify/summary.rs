@@ -24,7 +24,8 @@ pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> Strin
     if let Some(profile) = &report.profile {
         lines.push(match &profile.culprit {
             Some(culprit) => format!("first layer at fault: {}", layer(culprit)),
-            None => format!("no layer at fault among {}", profile.layers.len()),
+            None if report.verdict == Verdict::Pass => format!("no layer at fault among {}", profile.layers.len()),
+            None => format!("no layer at fault among {} that both models have", profile.layers.len()),
         });
     }
     lines.join("\n")
