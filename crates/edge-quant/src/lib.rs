@@ -1,5 +1,6 @@
 //! Quantization: what values a tensor takes, and by which integers they are stood for.
 
+pub mod calibration;
 mod range;
 
 pub use range::Range;

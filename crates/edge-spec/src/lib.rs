@@ -12,7 +12,7 @@ pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{
-    Approximation, Component, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, SCHEMA, sha256,
+    Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, SCHEMA, sha256,
 };
 pub use prompts::Prompt;
 pub use report::{Measured, REPORT_FILE, REPORT_SCHEMA, Report, Verdict};

@@ -160,13 +160,29 @@ impl Manifest {
 /// # Errors
 /// If reading fails.
 pub fn sha256(mut reader: impl Read) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::default();
     let mut buffer = vec![0; 1 << 18];
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok(hex(&hash.finalize())),
+            0 => return Ok(hash.finish()),
             size => hash.update(&buffer[..size]),
         }
+    }
+}
+
+/// The SHA-256 of bytes that come in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sum, in hexadecimal.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
     }
 }
 
