@@ -36,10 +36,10 @@ impl Range {
         if low < 0 {
             return Encoding::per_tensor(dtype, positive(max.max(-min) / f64::from(high)), 0);
         }
-        let scale = positive((max - min) / f64::from(high));
+        let step = (max - min) / f64::from(high);
         #[expect(clippy::cast_possible_truncation, reason = "an integer between the limits")]
-        let zero_point = (-min / f64::from(scale)).round_ties_even().clamp(f64::from(low), f64::from(high)) as i32;
-        Encoding::per_tensor(dtype, scale, zero_point)
+        let zero_point = if step > 0.0 { (-min / step).round_ties_even() as i32 } else { low };
+        Encoding::per_tensor(dtype, positive(step), zero_point.clamp(low, high))
     }
 }
 

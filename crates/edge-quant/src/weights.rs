@@ -26,7 +26,7 @@ const CUTS: &[(DType, f32, u8)] = &[(DType::Int4, 0.03, 24), (DType::Int8, 0.04,
 /// The encoding of a `float32` weight; `None` if it has numbers that are not finite, or the scheme does not fit it.
 ///
 /// Memory use is that of a channel for each thread, or of the weight, if channels are not its first axis.
-pub fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme) -> Option<Encoding> {
+pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme) -> Option<Encoding> {
     let channels = *ty.shape.get(scheme.axis)?;
     let depth = usize::try_from(ty.elements()).ok()? / channels.max(1);
     if scheme.axis > 0 && ty.shape.len() != 2 {

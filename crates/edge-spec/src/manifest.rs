@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Fold, SpecError, Target};
+use crate::{Fold, Precision, Scheme, SpecError, Target};
 
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
@@ -29,6 +29,9 @@ pub struct Manifest {
     /// What the graphs were rewritten for, if they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lowering: Option<Lowering>,
+    /// How graphs were quantized, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// What connects the graphs.
     pub pipeline: Pipeline,
     /// What of the sampler is in the graphs, if it is.
@@ -49,6 +52,24 @@ pub struct Lowering {
     pub stopped_after: Option<String>,
     /// The passes that changed a graph, in order.
     pub passes: Vec<PassRun>,
+}
+
+/// How graphs were quantized.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantization {
+    /// Bits of weights and activations.
+    pub scheme: Scheme,
+    /// The types that stand for them, as they were used.
+    pub precision: Precision,
+    /// How ranges of activations were chosen: `min-max`, `mse`, `percentile:P`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<String>,
+    /// SHA-256 of the statistics that ranges were chosen from, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
+    /// The components that are quantized, in the order of use; the others are as they were.
+    pub components: Vec<String>,
 }
 
 /// What one pass did to one graph.
@@ -205,6 +226,7 @@ mod tests {
             opset: 17,
             weights: "copy".into(),
             lowering: None,
+            quantization: None,
             pipeline: Pipeline {
                 height: 64,
                 width: 64,
