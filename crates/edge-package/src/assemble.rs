@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use edge_ir::Tensor;
+use edge_ir::{Checked, Graph, Tensor};
 use edge_spec::bundle::{
     BUNDLE_SCHEMA, BundleManifest, BundleSampler, BundleTarget, Content, Contents, Golden, MODEL_FOLDER, Measure,
     NoiseContract,
@@ -57,6 +57,8 @@ pub struct Source<'a> {
     pub producer: &'a str,
     /// The model's own manifest.
     pub manifest: &'a Manifest,
+    /// The graphs of its components, in the same order.
+    pub graphs: &'a [Checked<Graph>],
     /// The model's files, by path, with where they are and what they were when they passed [`crate::gate()`].
     pub files: &'a BTreeMap<String, (PathBuf, Measure)>,
     /// The report's text.
@@ -98,12 +100,14 @@ pub fn assemble(source: &Source<'_>) -> Result<Assembled, PackageError> {
         contents.insert(name.clone(), Content::File(file.clone()));
         known.insert(name, measure.clone());
     }
-    let components: Vec<_> = manifest.components.iter().map(|c| ports::component(c, manifest.fold.as_ref())).collect();
+    let components = manifest.components.iter().zip(source.graphs);
+    let components: Vec<_> = components.map(|(c, graph)| ports::component(c, graph, manifest.fold.as_ref())).collect();
     let device = source.device.and_then(|name| Some((name, target.devices.get(name)?)));
     // A graph that the golden run has no use for, as an encoder of pictures, ships as it is.
     let used: Vec<_> =
         components.iter().filter(|c| played.calls.iter().any(|call| call.component == c.name)).cloned().collect();
-    let job = Job { components: &used, opset: manifest.opset, target, device, samples: source.samples };
+    let quantized = manifest.quantization.as_ref().map_or(&[][..], |q| &q.components);
+    let job = Job { components: &used, quantized, opset: manifest.opset, target, device, samples: source.samples };
     let Emission { files, commands, graph_sqnr_db, pipeline_sqnr_db, verified } = emitter.emit(&job)?;
     contents.extend(files.into_iter().map(|(name, bytes)| (name, Content::Bytes(bytes))));
     let folders = golden::folders(&played.calls);

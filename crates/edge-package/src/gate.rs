@@ -89,6 +89,7 @@ mod tests {
             opset: 17,
             weights: "copy".into(),
             lowering: None,
+            quantization: None,
             pipeline: Pipeline {
                 height: 8,
                 width: 8,

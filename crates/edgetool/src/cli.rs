@@ -1,9 +1,16 @@
 //! The command line.
 
+mod package;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
+use edge_quant::calibration::Method;
+use edge_quant::encodings::Version;
+use edge_spec::Scheme;
+
+pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -21,6 +28,7 @@ pub(crate) enum Command {
     Convert(Convert),
     Run(Run),
     Evaluate(Evaluate),
+    Quantize(Quantize),
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),
@@ -326,6 +334,60 @@ const EVALUATE_EXAMPLES: &str = "Examples:
   edgetool evaluate recipes/shapes/model --prompts recipes/shapes/prompts/evaluation.txt \\
       --judge recipes/shapes/judge --steps 4 --limit 20 -o pictures";
 
+/// Turn a converted model into one that computes in integers.
+///
+/// MODEL is a folder that `convert --target` wrote, with the sampler folded in. Its UNet is quantized; the other networks
+/// stay as they are. `calibrate` tells what values its tensors take.
+#[derive(Debug, clap::Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub(crate) struct Quantize {
+    /// The folder to quantize
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The folder to write
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// The target that MODEL was converted for [default: that in its edgetool.json]
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// Bits of weights and activations: w8a16, w8a8, w4a16, w8 or fp16 [default: the first of the target]
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) precision: Option<Scheme>,
+    /// Quantize this network; can be given several times [default: the UNets]
+    #[arg(long, value_name = "COMPONENT")]
+    pub(crate) component: Vec<String>,
+    /// What becomes of the other networks
+    #[arg(long, value_enum, default_value_t = Others::Keep)]
+    pub(crate) others: Others,
+    /// What values the tensors take: a file that `calibrate` wrote for MODEL
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statistics: Option<PathBuf>,
+    /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
+    #[arg(long, value_name = "METHOD", requires = "statistics")]
+    pub(crate) ranges: Option<Method>,
+    /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
+    /// several times
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) encodings: Vec<Version>,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+const QUANTIZE_EXAMPLES: &str = "Examples:
+  edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
+  edgetool quantize edgefusion-qnn --precision w8a16 --statistics edgefusion.calibration \\
+      -o edgefusion-w8a16";
+
+/// What becomes of networks that are not quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Others {
+    /// They stay as they are
+    Keep,
+    /// Their weights are stored in 16 bits of float
+    Fp16,
+}
+
 /// Show what a model contains and costs.
 ///
 /// PATH is a checkpoint, a converted folder, a bundle, or one .onnx file.
@@ -467,100 +529,6 @@ const VERIFY_EXAMPLES: &str = "Examples:
   edgetool verify edgefusion-onnx --against tests/fixtures/edgefusion
   edgetool verify edgefusion-qnn --against tests/fixtures/edgefusion \\
       --bisect --report report";
-
-/// Pack a verified model for an NPU SDK, into one file.
-///
-/// MODEL is a converted folder. The bundle holds it with its verification report, the files that the SDK wants, a golden
-/// run to check a device with, and a README with the commands. A model that is not verified, failed, or was changed
-/// since is refused.
-#[derive(Debug, clap::Args)]
-#[command(after_help = PACKAGE_EXAMPLES)]
-pub(crate) struct Package {
-    /// The model to pack
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: PathBuf,
-    /// What to pack it for: a target that `edgetool targets` lists, or a YAML file; with a device behind a `/`
-    #[arg(long, value_name = "TARGET[/DEVICE]")]
-    pub(crate) target: String,
-    /// The bundle to write
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// The verification report [default: report.json in the model's folder]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
-    /// The prompt of the golden run
-    #[arg(long, default_value = "a photo of a cat")]
-    pub(crate) prompt: String,
-    /// Seed of the golden run's noise; each further example has the next seed
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// Prompts, one a line, whose runs are examples for SDKs that choose ranges themselves [default: the golden run]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) examples: Option<PathBuf>,
-    /// Put the edgetool executable in, or this one, which was built for the device
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = THIS_PROGRAM)]
-    pub(crate) with_runner: Option<PathBuf>,
-    /// Sign the manifest with this minisign secret key, one without password
-    #[arg(long, value_name = "FILE")]
-    pub(crate) secret_key: Option<PathBuf>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// Say nothing but errors
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    pub(crate) quiet: bool,
-}
-
-/// Stands for the program's own file where `--with-runner` names none; as a folder, it can be no other.
-pub(crate) const THIS_PROGRAM: &str = ".";
-
-const PACKAGE_EXAMPLES: &str = "Examples:
-  edgetool package edgefusion-qnn --target qnn/sm8750 \\
-      --report report/report.json -o edgefusion-sm8750.zip
-  edgetool package edgefusion-onnx --target onnxruntime \\
-      --prompt \"a red heart\" -o edgefusion.zip";
-
-/// Look into a bundle, trusting nothing in it.
-///
-/// `list` shows the files, `check` compares each with the manifest, `extract` does so while it writes them.
-#[derive(Debug, clap::Args)]
-#[command(after_help = BUNDLE_EXAMPLES)]
-pub(crate) struct Bundle {
-    /// What to do
-    #[arg(value_enum, value_name = "ACTION")]
-    pub(crate) action: BundleAction,
-    /// The bundle
-    #[arg(value_name = "BUNDLE")]
-    pub(crate) path: PathBuf,
-    /// The folder to extract to
-    #[arg(short, long, value_name = "FOLDER", required_if_eq("action", "extract"))]
-    pub(crate) output: Option<PathBuf>,
-    /// Replace the output folder if it is there
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// The bundle must be signed by this minisign public key: a file, or the key's own text
-    #[arg(long, value_name = "KEY")]
-    pub(crate) public_key: Option<String>,
-    /// How to show the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BundleAction {
-    /// Show the files
-    List,
-    /// Compare every file with the manifest
-    Check,
-    /// Write the files into a folder
-    Extract,
-}
-
-const BUNDLE_EXAMPLES: &str = "Examples:
-  edgetool bundle check edgefusion-sm8750.zip
-  edgetool bundle extract edgefusion-sm8750.zip -o bundle";
 
 fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);

@@ -41,6 +41,8 @@ pub trait Emitter: Sync {
 pub struct Job<'a> {
     /// The graphs that draw a picture; their files are paths in the bundle.
     pub components: &'a [BundleComponent],
+    /// The names of those that have their integers in them; the others are float.
+    pub quantized: &'a [String],
     /// Their ONNX opset.
     pub opset: u32,
     /// The target.
@@ -207,8 +209,9 @@ mod tests {
         let (target, device) = Target::find_for_device(target).expect("a target");
         let device = device.as_deref().map(|name| (name, &target.devices[name]));
         let (components, samples) = (components(), samples());
-        let job =
-            Job { components: &components, opset: target.graph.opset, target: &target, device, samples: &samples };
+        let (quantized, opset) = (["unet_step_1".to_owned()], target.graph.opset);
+        let components = &components;
+        let job = Job { components, quantized: &quantized, opset, target: &target, device, samples: &samples };
         find(&target).expect("an emitter").emit(&job).expect("files")
     }
 
@@ -227,7 +230,7 @@ mod tests {
         emitter.check(&target).expect("its facts");
         let components = components();
         let device = target.devices.get("desk").map(|facts| ("desk", facts));
-        let job = Job { components: &components, opset: 17, target: &target, device, samples: &[] };
+        let job = Job { components: &components, quantized: &[], opset: 17, target: &target, device, samples: &[] };
         let emission = emitter.emit(&job).expect("files");
         assert_eq!(
             text(&emission, "abacus/graphs.txt"),

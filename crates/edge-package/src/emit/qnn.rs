@@ -154,7 +154,8 @@ fn convert(job: &Job<'_>) -> String {
     let mut lines = String::new();
     for component in job.components {
         // Writing into a String cannot fail.
-        let _ = writeln!(lines, "graph {} {}", component.name, component.file);
+        let kind = if job.quantized.contains(&component.name) { "quantized" } else { "float" };
+        let _ = writeln!(lines, "{kind} {} {}", component.name, component.file);
     }
     lines.push('\n');
     for (context, graphs) in contexts(job) {
@@ -195,7 +196,8 @@ mod tests {
         assert_eq!(backend["graphs"][1]["graph_names"], json!(["unet_step_0", "unet_step_1"]));
         assert_eq!(backend["context"]["weight_sharing_enabled"], json!(true));
         let script = text(&emission, "qnn/convert.sh");
-        assert!(script.contains("\ngraph unet_step_1 model/unet/step_1.onnx\n"), "{script}");
+        assert!(script.contains("\nfloat unet_step_0 model/unet/step_0.onnx\n"), "{script}");
+        assert!(script.contains("\nquantized unet_step_1 model/unet/step_1.onnx\n"), "{script}");
         assert!(script.contains("\ncontext unet unet_step_0 unet_step_1\n"), "{script}");
         assert_eq!(
             text(&emission, "qnn/inputs/unet_step_0.txt"),

@@ -10,8 +10,14 @@ tools="${QAIRT_SDK_ROOT:?set it to the folder of the SDK}/bin/x86_64-linux-clang
 libraries="$QAIRT_SDK_ROOT/lib/x86_64-linux-clang"
 mkdir -p build
 
-# graph NAME FILE: to a quantized DLC, with ranges from the examples in qnn/inputs.
-graph() {
+# quantized NAME FILE: to a DLC with the integers that the file says.
+quantized() {
+    "$tools/qairt-converter" --input_network "$2" --output_path "build/$1.float.dlc"
+    "$tools/qairt-quantizer" --input_dlc "build/$1.float.dlc" --output_dlc "build/$1.dlc" --float_fallback
+}
+
+# float NAME FILE: to a quantized DLC, with ranges from the examples in qnn/inputs.
+float() {
     "$tools/qairt-converter" --input_network "$2" --output_path "build/$1.float.dlc"
     "$tools/qairt-quantizer" --input_dlc "build/$1.float.dlc" --output_dlc "build/$1.dlc" \
         --input_list "qnn/inputs/$1.txt" --use_native_input_files \

@@ -11,6 +11,7 @@ mod inspect;
 mod lower;
 mod model;
 mod package;
+mod quantize;
 mod run;
 mod sampling;
 mod schedule;
@@ -28,6 +29,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
+        Command::Quantize(args) => quantize::quantize(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
         Command::Verify(args) => verify::verify(&args),

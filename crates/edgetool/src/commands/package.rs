@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use edge_import::Options;
+use edge_ir::{Checked, Graph};
 use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
 use edge_spec::bundle::{self, Content, Measure};
 use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Target};
@@ -42,12 +43,13 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> R
     let files = measured(&args.model)?;
     let text = verified(args, &manifest, &files)?;
     let model = Model::open(&args.model, None, Options::default())?;
-    fits(&model, &manifest, target)?;
+    let graphs = fitting(&model, &manifest, target)?;
     let runner = args.with_runner.as_deref().map(runner).transpose()?;
     let (played, samples) = golden::play(args, &model)?;
     let source = Source {
         producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")),
         manifest: &manifest,
+        graphs: &graphs,
         files: &files,
         report: &text,
         target,
@@ -101,17 +103,24 @@ fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathB
     Ok(text)
 }
 
-/// The answer no, if the target does not take the model's graphs.
-fn fits(model: &Model, manifest: &Manifest, target: &Target) -> Result<()> {
+/// The model's graphs, in order; the answer no, if the target does not take them.
+fn fitting(model: &Model, manifest: &Manifest, target: &Target) -> Result<Vec<Checked<Graph>>> {
     let again = Some(format!("convert the checkpoint again with `--target {}`", target.name));
     if manifest.opset > target.graph.opset {
         let (found, most) = (manifest.opset, target.graph.opset);
         return Err(report::no(format!("the graphs are of opset {found}, the target takes {most} at most"), again));
     }
-    for name in model.components() {
-        supported(&*model.graph(&name)?, target).map_err(|error| report::no(error.to_string(), again.clone()))?;
+    let mut target = target.clone();
+    if target.precision.is_some() {
+        target.ops.extend(["QuantizeLinear", "DequantizeLinear"].map(str::to_owned));
     }
-    Ok(())
+    let mut graphs = Vec::new();
+    for name in model.components() {
+        let graph = model.graph(&name)?;
+        supported(&graph, &target).map_err(|error| report::no(error.to_string(), again.clone()))?;
+        graphs.push(graph);
+    }
+    Ok(graphs)
 }
 
 /// The runner's executable: the one given, or this program.
