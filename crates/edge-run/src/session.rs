@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use edge_ir::encoding::{pack, unpack};
 use edge_ir::{Checked, DType, Data, Executor, Graph, Tensor, TensorType, ValueId};
 use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::prelude::tract_itertools::Itertools;
@@ -174,9 +175,14 @@ fn to_value(ty: &TensorType, data: &Data) -> TractResult<Value> {
         DType::Float32 => DatumType::F32,
         DType::Int64 => DatumType::I64,
         DType::Int32 => DatumType::I32,
+        DType::Int16 => DatumType::I16,
+        DType::Uint16 => DatumType::U16,
+        DType::Int8 | DType::Int4 => DatumType::I8,
+        DType::Uint8 | DType::Uint4 => DatumType::U8,
         DType::Bool => DatumType::Bool,
         other => return Err(tract_onnx::prelude::TractError::msg(format!("a tensor of {other} cannot be run"))),
     };
+    let data = &unpacked(ty, data);
     let mut value = Value::zero_dt(dtype, &ty.shape)?;
     let mut plain = value.try_as_plain_ram_mut()?;
     let bytes = plain.as_bytes_mut();
@@ -191,9 +197,26 @@ fn to_value(ty: &TensorType, data: &Data) -> TractResult<Value> {
     Ok(value)
 }
 
+/// Integers of 4 bits in bytes of their own.
+fn unpacked(ty: &TensorType, data: &Data) -> Data {
+    let held = fuse::held(ty.dtype);
+    if held == ty.dtype {
+        return data.clone();
+    }
+    let mut bytes = Vec::new();
+    pack(&unpack(&data.bytes(), ty.dtype, usize::try_from(ty.elements()).unwrap_or(0)), held, &mut bytes);
+    Data::owned(bytes)
+}
+
 fn from_value(value: &Value, ty: &TensorType) -> TractResult<Tensor> {
     let plain = value.try_as_plain_ram()?;
-    let bytes = plain.as_bytes().to_vec();
+    let mut bytes = plain.as_bytes().to_vec();
+    let held = fuse::held(ty.dtype);
+    if held != ty.dtype {
+        let integers = unpack(&bytes, held, bytes.len());
+        bytes.clear();
+        pack(&integers, ty.dtype, &mut bytes);
+    }
     let fits = value.shape() == ty.shape && bytes.len() as u64 == ty.bytes();
     if !fits {
         return Err(tract_onnx::prelude::TractError::msg(format!(

@@ -4,6 +4,7 @@ mod error;
 mod fold;
 mod judge;
 mod manifest;
+mod precision;
 mod prompts;
 mod report;
 pub mod target;
@@ -13,8 +14,9 @@ pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{
-    Approximation, Component, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, SCHEMA, sha256,
+    Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization, SCHEMA, sha256,
 };
+pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;
 pub use report::{
     Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Precision, Scheme};
+
 /// The version of target files.
 pub const TARGET_SCHEMA: &str = "target/v1";
 
@@ -31,6 +33,9 @@ pub struct Target {
     pub about: String,
     /// The form of the graphs.
     pub graph: GraphForm,
+    /// What the SDK computes in integers; nothing if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Operators that the SDK takes, by ONNX's names.
     pub ops: Vec<String>,
 }
@@ -276,7 +281,7 @@ impl Target {
     pub fn parse(text: &str, origin: &str) -> Result<Self, TargetError> {
         let invalid = |reason: String| TargetError::Invalid { origin: origin.to_owned(), reason };
         let target: Self = serde_yaml::from_str(text).map_err(|e| invalid(e.to_string()))?;
-        for rule in [schema, ops, sizes] {
+        for rule in [schema, ops, sizes, precision] {
             rule(&target).map_err(invalid)?;
         }
         Ok(target)
@@ -308,6 +313,19 @@ fn sizes(target: &Target) -> Result<(), String> {
     match (target.graph.max_rank, target.graph.query_chunk) {
         (0..=3, _) => Err(format!("field `graph.max_rank` is {}, expected 4 or more", target.graph.max_rank)),
         (_, Some(0)) => Err("field `graph.query_chunk` is 0, expected 1 or more".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn precision(target: &Target) -> Result<(), String> {
+    let Some(precision) = &target.precision else { return Ok(()) };
+    let four = precision.schemes.contains(&Scheme::W4a16);
+    match precision.block {
+        _ if precision.schemes.is_empty() => Err("field `precision.schemes` is empty, expected one or more".to_owned()),
+        Some(size) if size < 8 => Err(format!("field `precision.block` is {size}, expected 8 or more")),
+        _ if four && target.graph.opset < 21 => {
+            Err(format!("field `precision.schemes` has w4a16, which opset {} cannot say: 21 can", target.graph.opset))
+        }
         _ => Ok(()),
     }
 }
@@ -345,5 +363,17 @@ mod tests {
         check("[Conv]", "[]", "field `ops` is empty, expected operators");
         check("max_rank: 4", "max_rank: 3", "field `graph.max_rank` is 3, expected 4 or more");
         check("max_rank: 4", "max_rank: 4, query_chunk: 0", "field `graph.query_chunk` is 0, expected 1 or more");
+        let precision = |text: &str| format!("precision: {text}\nops: [Conv]");
+        check("ops: [Conv]", &precision("{schemes: []}"), "field `precision.schemes` is empty, expected one or more");
+        check(
+            "ops: [Conv]",
+            &precision("{schemes: [w8a8], block: 4}"),
+            "field `precision.block` is 4, expected 8 or more",
+        );
+        check(
+            "ops: [Conv]",
+            &precision("{schemes: [w4a16]}"),
+            "field `precision.schemes` has w4a16, which opset 17 cannot say: 21 can",
+        );
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
+use edge_quant::calibration::Method;
+use edge_quant::encodings::Version;
+use edge_spec::Scheme;
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -21,6 +24,7 @@ pub(crate) enum Command {
     Convert(Convert),
     Run(Run),
     Evaluate(Evaluate),
+    Quantize(Quantize),
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),
@@ -323,6 +327,60 @@ const EVALUATE_EXAMPLES: &str = "Examples:
       --judge recipes/shapes/judge
   edgetool evaluate recipes/shapes/model --prompts recipes/shapes/prompts/evaluation.txt \\
       --judge recipes/shapes/judge --steps 4 --limit 20 -o pictures";
+
+/// Turn a converted model into one that computes in integers.
+///
+/// MODEL is a folder that `convert --target` wrote, with the sampler folded in. Its UNet is quantized; the other networks
+/// stay as they are. `calibrate` tells what values its tensors take.
+#[derive(Debug, clap::Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub(crate) struct Quantize {
+    /// The folder to quantize
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The folder to write
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// The target that MODEL was converted for [default: that in its edgetool.json]
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// Bits of weights and activations: w8a16, w8a8, w4a16, w8 or fp16 [default: the first of the target]
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) precision: Option<Scheme>,
+    /// Quantize this network; can be given several times [default: the UNets]
+    #[arg(long, value_name = "COMPONENT")]
+    pub(crate) component: Vec<String>,
+    /// What becomes of the other networks
+    #[arg(long, value_enum, default_value_t = Others::Keep)]
+    pub(crate) others: Others,
+    /// What values the tensors take: a file that `calibrate` wrote for MODEL
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statistics: Option<PathBuf>,
+    /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
+    #[arg(long, value_name = "METHOD", requires = "statistics")]
+    pub(crate) ranges: Option<Method>,
+    /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
+    /// several times
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) encodings: Vec<Version>,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+const QUANTIZE_EXAMPLES: &str = "Examples:
+  edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
+  edgetool quantize edgefusion-qnn --precision w8a16 --statistics edgefusion.calibration \\
+      -o edgefusion-w8a16";
+
+/// What becomes of networks that are not quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Others {
+    /// They stay as they are
+    Keep,
+    /// Their weights are stored in 16 bits of float
+    Fp16,
+}
 
 /// Show what a model contains and costs.
 ///

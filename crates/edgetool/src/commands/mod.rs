@@ -8,6 +8,7 @@ mod fold;
 mod inspect;
 mod lower;
 mod model;
+mod quantize;
 mod run;
 mod sampling;
 mod schedule;
@@ -25,6 +26,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
+        Command::Quantize(args) => quantize::quantize(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
         Command::Verify(args) => verify::verify(&args),

@@ -43,7 +43,7 @@ impl Model {
             Self::Converted { folder, manifest } => {
                 let component =
                     manifest.component(name).with_context(|| format!("`{}` has no {name}", folder.display()))?;
-                Ok(edge_ir::onnx::read(&folder.join(&component.file))?)
+                named(edge_ir::onnx::read(&folder.join(&component.file))?, name)
             }
             Self::Checkpoint(imported) => {
                 let graph = imported.model.components.get(name);
@@ -84,6 +84,13 @@ impl Model {
             Self::Checkpoint(imported) => &imported.checkpoint.root,
         }
     }
+}
+
+/// The graph under the component's name: the steps of one UNet have graphs of one name.
+fn named(graph: Checked<Graph>, name: &str) -> Result<Checked<Graph>> {
+    let mut graph = graph.into_inner();
+    name.clone_into(&mut graph.name);
+    Ok(graph.check()?)
 }
 
 /// The shapes of a converted folder are fixed.
