@@ -12,6 +12,9 @@ const FINE_MODULES: &[&str] = &["scheduler"];
 /// Modules whose weights have 8 bits where those of others have 4: what enters and leaves the network passes them.
 const WIDE_MODULES: &[&str] = &["conv_in", "conv_out"];
 
+/// Modules that stay in float: angles of several turns, of which the sine is taken.
+const FLOAT_MODULES: &[&str] = &["time_proj"];
+
 /// How a graph is quantized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -59,6 +62,9 @@ impl Settings {
 
     /// The type of the activations of a node that can be quantized.
     pub(crate) fn activations_of(&self, node: &Node) -> Option<DType> {
+        if FLOAT_MODULES.iter().any(|module| is_part(node, module)) {
+            return None;
+        }
         let fine = FINE_MODULES.iter().any(|module| is_part(node, module));
         self.activations.map(|ty| if fine { self.fine } else { ty })
     }

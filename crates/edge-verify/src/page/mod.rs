@@ -252,7 +252,7 @@ mod tests {
         for part in [
             "<div class=\"word\">FAIL</div>",
             "<strong>unet</strong>: <code>poor</code> is 31 at prompt 1, expected ≥ 65.",
-            "First layer at fault: <code>conv_in</code> (Conv), unet, step 1: 31.0 dB where its inputs are at 120.0 dB.",
+            "First layer at fault: <code>conv_in</code> (Conv), unet, step 1: 31.0 dB, its inputs: 120.0 dB.",
             "1. &lt;b&gt;cats &amp; dogs&lt;&#x2f;b&gt;",
             "<img src=\"data:image&#x2f;png;base64,AQ==\" alt=\"reference, prompt 1\">",
             "<title>conv_out (Conv), unet, step 1: 30 dB</title>",
