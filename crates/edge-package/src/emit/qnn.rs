@@ -30,7 +30,7 @@ struct Device {
 
 const COMPILE: &str = include_str!("qnn_compile.py");
 const CONVERT: &str = include_str!("qnn_convert.sh");
-const COMMANDS: &str = include_str!("qnn_readme.md");
+const COMMANDS: &str = include_str!("qnn_readme.txt");
 
 const LOAD: &str = r#"def load(path, name, device):
     import onnxruntime
