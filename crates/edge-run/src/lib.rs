@@ -15,5 +15,5 @@ pub mod tensors;
 pub mod tokenizer;
 
 pub use error::Error;
-pub use sampler::{Decoder, Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Trace};
-pub use session::{Session, set_threads};
+pub use sampler::{Decoder, Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Sessions, Trace};
+pub use session::{Session, Watcher, set_threads};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use edge_ir::encoding::{pack, unpack};
 use edge_ir::{Checked, DType, Data, Executor, Graph, Tensor, TensorType, ValueId};
 use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::prelude::tract_itertools::Itertools;
@@ -35,7 +36,38 @@ pub struct Session {
     graph: String,
     inputs: Vec<(String, TensorType)>,
     outputs: Vec<(String, TensorType)>,
+    watch: Option<Watch>,
+    recorder: Option<Recorder>,
     plan: Arc<TypedRunnableModel>,
+}
+
+/// Hears the watched values of each run, in the order in which they were named.
+pub type Watcher = Box<dyn FnMut(Vec<Tensor>)>;
+
+/// Hears the inputs and outputs of each run, in the graph's order.
+struct Recorder(Box<Hear>);
+
+/// Takes a run's inputs and outputs.
+type Hear = dyn FnMut(&[Tensor], &[Tensor]);
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+struct Watch {
+    /// Types of the outputs that follow the graph's own.
+    types: Vec<TensorType>,
+    /// Which of all outputs are watched.
+    places: Vec<usize>,
+    watcher: Watcher,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("types", &self.types).finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -51,7 +83,35 @@ impl Session {
         let fused = fuse::fuse(Graph::clone(graph))?;
         let plan =
             plan(fused).map_err(|e| Error::Tract { action: "load", graph: name.clone(), reason: format!("{e:#}") })?;
-        Ok(Self { graph: name, inputs, outputs, plan })
+        Ok(Self { graph: name, inputs, outputs, watch: None, recorder: None, plan })
+    }
+
+    /// The same, and lets `watcher` hear these values after each run. They are outputs of nodes. Operators around them are
+    /// not fused, so that numbers may differ in rounding.
+    ///
+    /// # Errors
+    /// If tract does not take the graph, or a value is no node's output.
+    pub fn load_watched(graph: &Checked<Graph>, values: &[ValueId], watcher: Watcher) -> Result<Self, Error> {
+        let mut watched = Graph::clone(graph);
+        let mut places = Vec::new();
+        for id in values {
+            let there = watched.outputs.iter().position(|output| output == id);
+            places.push(there.unwrap_or(watched.outputs.len()));
+            if there.is_none() {
+                watched.outputs.push(*id);
+            }
+        }
+        let own = graph.outputs.len();
+        let types = watched.outputs[own..].iter().map(|id| graph.ty(*id).clone()).collect();
+        let mut session = Self::load(&watched.check()?)?;
+        session.outputs.truncate(own);
+        session.watch = Some(Watch { types, places, watcher });
+        Ok(session)
+    }
+
+    /// Lets `recorder` hear the inputs and outputs of each run from now on.
+    pub fn record(&mut self, recorder: impl FnMut(&[Tensor], &[Tensor]) + 'static) {
+        self.recorder = Some(Recorder(Box::new(recorder)));
     }
 
     /// Names and types of the inputs, in order.
@@ -75,7 +135,9 @@ impl Session {
             .map(|t| Ok(to_value(&t.ty, &Data::owned(t.bytes.clone()))?.into_tvalue()))
             .collect::<TractResult<TVec<_>>>()?;
         let results = self.plan.run(values)?;
-        results.into_iter().zip(&self.outputs).map(|(value, (_, ty))| from_value(&value, ty)).collect()
+        let watched = self.watch.iter().flat_map(|watch| &watch.types);
+        let types = self.outputs.iter().map(|(_, ty)| ty).chain(watched);
+        results.into_iter().zip(types).map(|(value, ty)| from_value(&value, ty)).collect()
     }
 }
 
@@ -87,7 +149,15 @@ impl Executor for Session {
             graph: self.graph.clone(),
             reason: format!("{e:#}"),
         };
-        Ok(self.eval(inputs).map_err(fail)?)
+        let mut outputs = self.eval(inputs).map_err(fail)?;
+        if let Some(watch) = &mut self.watch {
+            (watch.watcher)(watch.places.iter().map(|place| outputs[*place].clone()).collect());
+        }
+        outputs.truncate(self.outputs.len());
+        if let Some(Recorder(hear)) = &mut self.recorder {
+            hear(inputs, &outputs);
+        }
+        Ok(outputs)
     }
 }
 
@@ -126,9 +196,14 @@ fn to_value(ty: &TensorType, data: &Data) -> TractResult<Value> {
         DType::Float32 => DatumType::F32,
         DType::Int64 => DatumType::I64,
         DType::Int32 => DatumType::I32,
+        DType::Int16 => DatumType::I16,
+        DType::Uint16 => DatumType::U16,
+        DType::Int8 | DType::Int4 => DatumType::I8,
+        DType::Uint8 | DType::Uint4 => DatumType::U8,
         DType::Bool => DatumType::Bool,
         other => return Err(tract_onnx::prelude::TractError::msg(format!("a tensor of {other} cannot be run"))),
     };
+    let data = &unpacked(ty, data);
     let mut value = Value::zero_dt(dtype, &ty.shape)?;
     let mut plain = value.try_as_plain_ram_mut()?;
     let bytes = plain.as_bytes_mut();
@@ -143,9 +218,26 @@ fn to_value(ty: &TensorType, data: &Data) -> TractResult<Value> {
     Ok(value)
 }
 
+/// Integers of 4 bits in bytes of their own.
+fn unpacked(ty: &TensorType, data: &Data) -> Data {
+    let held = fuse::held(ty.dtype);
+    if held == ty.dtype {
+        return data.clone();
+    }
+    let mut bytes = Vec::new();
+    pack(&unpack(&data.bytes(), ty.dtype, usize::try_from(ty.elements()).unwrap_or(0)), held, &mut bytes);
+    Data::owned(bytes)
+}
+
 fn from_value(value: &Value, ty: &TensorType) -> TractResult<Tensor> {
     let plain = value.try_as_plain_ram()?;
-    let bytes = plain.as_bytes().to_vec();
+    let mut bytes = plain.as_bytes().to_vec();
+    let held = fuse::held(ty.dtype);
+    if held != ty.dtype {
+        let integers = unpack(&bytes, held, bytes.len());
+        bytes.clear();
+        pack(&integers, ty.dtype, &mut bytes);
+    }
     let fits = value.shape() == ty.shape && bytes.len() as u64 == ty.bytes();
     if !fits {
         return Err(tract_onnx::prelude::TractError::msg(format!(

@@ -10,8 +10,16 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::Error;
 
 /// Types that tensors in and out of a graph have, on both sides.
-const TYPES: &[(DType, Dtype)] =
-    &[(DType::Float32, Dtype::F32), (DType::Int64, Dtype::I64), (DType::Int32, Dtype::I32), (DType::Bool, Dtype::BOOL)];
+const TYPES: &[(DType, Dtype)] = &[
+    (DType::Float32, Dtype::F32),
+    (DType::Int64, Dtype::I64),
+    (DType::Int32, Dtype::I32),
+    (DType::Int16, Dtype::I16),
+    (DType::Uint16, Dtype::U16),
+    (DType::Int8, Dtype::I8),
+    (DType::Uint8, Dtype::U8),
+    (DType::Bool, Dtype::BOOL),
+];
 
 /// Reads all tensors of a file.
 ///
@@ -25,7 +33,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
     for (name, view) in file.iter() {
         let row = TYPES.iter().find(|(_, stored)| *stored == view.dtype());
         let (dtype, _) =
-            row.ok_or_else(|| fail(format!("`{name}` has type {:?}, expected F32, I64, I32 or BOOL", view.dtype())))?;
+            row.ok_or_else(|| fail(format!("`{name}` has type {:?}, expected F32, an integer or BOOL", view.dtype())))?;
         let tensor = Tensor { ty: TensorType::new(*dtype, view.shape()), bytes: view.data().to_vec() };
         tensors.insert(name.to_owned(), tensor);
     }

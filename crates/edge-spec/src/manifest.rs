@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Fold, SpecError, Target};
+use crate::{Fold, Precision, Scheme, SpecError, Target};
 
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
@@ -29,6 +29,9 @@ pub struct Manifest {
     /// What the graphs were rewritten for, if they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lowering: Option<Lowering>,
+    /// How graphs were quantized, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// What connects the graphs.
     pub pipeline: Pipeline,
     /// What of the sampler is in the graphs, if it is.
@@ -49,6 +52,24 @@ pub struct Lowering {
     pub stopped_after: Option<String>,
     /// The passes that changed a graph, in order.
     pub passes: Vec<PassRun>,
+}
+
+/// How graphs were quantized.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantization {
+    /// Bits of weights and activations.
+    pub scheme: Scheme,
+    /// The types that stand for them, as they were used.
+    pub precision: Precision,
+    /// How ranges of activations were chosen: `min-max`, `mse`, `percentile:P`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<String>,
+    /// SHA-256 of the statistics that ranges were chosen from, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
+    /// The components that are quantized, in the order of use; the others are as they were.
+    pub components: Vec<String>,
 }
 
 /// What one pass did to one graph.
@@ -160,17 +181,33 @@ impl Manifest {
 /// # Errors
 /// If reading fails.
 pub fn sha256(mut reader: impl Read) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::default();
     let mut buffer = vec![0; 1 << 18];
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok(hex(&hash.finalize())),
+            0 => return Ok(hash.finish()),
             size => hash.update(&buffer[..size]),
         }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The SHA-256 of bytes that come in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sum, in hexadecimal.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value & 15)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
@@ -189,6 +226,7 @@ mod tests {
             opset: 17,
             weights: "copy".into(),
             lowering: None,
+            quantization: None,
             pipeline: Pipeline {
                 height: 64,
                 width: 64,

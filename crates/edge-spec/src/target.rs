@@ -1,11 +1,13 @@
 //! Targets: what an SDK's compiler takes, and the form in which it takes it best. One YAML file each, built in
 //! (`targets/`) or named by its path.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{Precision, Scheme};
 
 /// The version of target files.
 pub const TARGET_SCHEMA: &str = "target/v1";
@@ -29,11 +31,29 @@ pub struct Target {
     pub name: String,
     /// What it is, in one line.
     pub about: String,
+    /// Who writes the files that the SDK wants into a bundle; absent where none are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emitter: Option<String>,
     /// The form of the graphs.
     pub graph: GraphForm,
+    /// What the SDK computes in integers; nothing if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Operators that the SDK takes, by ONNX's names.
     pub ops: Vec<String>,
+    /// What the emitter has to know of the SDK; it alone reads and checks this.
+    #[serde(default, skip_serializing_if = "Facts::is_empty")]
+    pub options: Facts,
+    /// Chips and boards by name, and what the emitter has to know of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, Facts>,
+    /// The device of a bundle, where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_device: Option<String>,
 }
+
+/// Facts by name.
+pub type Facts = serde_json::Map<String, serde_json::Value>;
 
 /// The form in which graphs are written. A field that is absent leaves what the importer builds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -227,6 +247,16 @@ pub enum TargetError {
         /// The names of the built-in targets.
         known: Vec<String>,
     },
+    /// The target has no device of this name.
+    #[error("target `{target}` has no device `{device}`{}", devices_are(known))]
+    Device {
+        /// The target.
+        target: String,
+        /// What was asked for.
+        device: String,
+        /// The names of its devices.
+        known: Vec<String>,
+    },
     /// The file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Io {
@@ -243,6 +273,10 @@ pub enum TargetError {
         /// What was expected and what was found.
         reason: String,
     },
+}
+
+fn devices_are(known: &[String]) -> String {
+    if known.is_empty() { ": it has none".to_owned() } else { format!(", it has {}", known.join(", ")) }
 }
 
 impl Target {
@@ -264,6 +298,25 @@ impl Target {
         }
     }
 
+    /// As [`Target::find`] of the part before the last `/`, with the device that is named behind it; a target with devices
+    /// has its default device otherwise. A path is a target's alone if it ends in `.yaml` or `.yml`.
+    ///
+    /// # Errors
+    /// If there is none of either, or the target is not valid.
+    pub fn find_for_device(name: &str) -> Result<(Self, Option<String>), TargetError> {
+        let is_file = Path::new(name).extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let (target, device) = match name.rsplit_once('/') {
+            Some((target, device)) if !is_file => (Self::find(target)?, Some(device.to_owned())),
+            _ => (Self::find(name)?, None),
+        };
+        let device = device.or_else(|| target.default_device.clone());
+        if let Some(device) = device.as_ref().filter(|device| !target.devices.contains_key(*device)) {
+            let known = target.devices.keys().cloned().collect();
+            return Err(TargetError::Device { target: target.name, device: device.clone(), known });
+        }
+        Ok((target, device))
+    }
+
     /// The names of the built-in targets, in order.
     pub fn names() -> Vec<String> {
         BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect()
@@ -276,7 +329,7 @@ impl Target {
     pub fn parse(text: &str, origin: &str) -> Result<Self, TargetError> {
         let invalid = |reason: String| TargetError::Invalid { origin: origin.to_owned(), reason };
         let target: Self = serde_yaml::from_str(text).map_err(|e| invalid(e.to_string()))?;
-        for rule in [schema, ops, sizes] {
+        for rule in [schema, ops, sizes, precision, devices] {
             rule(&target).map_err(invalid)?;
         }
         Ok(target)
@@ -312,6 +365,31 @@ fn sizes(target: &Target) -> Result<(), String> {
     }
 }
 
+fn devices(target: &Target) -> Result<(), String> {
+    match &target.default_device {
+        Some(name) if !target.devices.contains_key(name) => {
+            Err(format!("field `default_device` is `{name}`, which `devices` lacks"))
+        }
+        None if !target.devices.is_empty() => {
+            Err("field `default_device` is absent, expected one of `devices`".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn precision(target: &Target) -> Result<(), String> {
+    let Some(precision) = &target.precision else { return Ok(()) };
+    let four = precision.schemes.contains(&Scheme::W4a16);
+    match precision.block {
+        _ if precision.schemes.is_empty() => Err("field `precision.schemes` is empty, expected one or more".to_owned()),
+        Some(size) if size < 8 => Err(format!("field `precision.block` is {size}, expected 8 or more")),
+        _ if four && target.graph.opset < 21 => {
+            Err(format!("field `precision.schemes` has w4a16, which opset {} cannot say: 21 can", target.graph.opset))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_yaml::to_string(self).unwrap_or_default())
@@ -334,6 +412,19 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_named_behind_its_target() {
+        let device = |name: &str| Target::find_for_device(name).map(|(target, device)| (target.name, device));
+        let found = |target: &str, device: Option<&str>| Some((target.to_owned(), device.map(str::to_owned)));
+        assert_eq!(device("qnn").ok(), found("qnn", Some("sm8650")));
+        assert_eq!(device("qnn/sm8750").ok(), found("qnn", Some("sm8750")));
+        assert_eq!(device("onnxruntime").ok(), found("onnxruntime", None));
+        let error = |name: &str| device(name).expect_err("no device").to_string();
+        assert!(error("qnn/sm1").starts_with("target `qnn` has no device `sm1`, it has sm8450, "));
+        assert_eq!(error("onnxruntime/x"), "target `onnxruntime` has no device `x`: it has none");
+        assert!(error("a/b.yaml").starts_with("cannot read `a/b.yaml`"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let text = "schema: target/v1\nname: t\nabout: a\ngraph: {opset: 17, max_rank: 4}\nops: [Conv]\n";
         let check = |from: &str, to: &str, expect: &str| {
@@ -345,5 +436,19 @@ mod tests {
         check("[Conv]", "[]", "field `ops` is empty, expected operators");
         check("max_rank: 4", "max_rank: 3", "field `graph.max_rank` is 3, expected 4 or more");
         check("max_rank: 4", "max_rank: 4, query_chunk: 0", "field `graph.query_chunk` is 0, expected 1 or more");
+        check("ops:", "default_device: x\nops:", "field `default_device` is `x`, which `devices` lacks");
+        check("ops:", "devices: {x: {}}\nops:", "field `default_device` is absent, expected one of `devices`");
+        let precision = |text: &str| format!("precision: {text}\nops: [Conv]");
+        check("ops: [Conv]", &precision("{schemes: []}"), "field `precision.schemes` is empty, expected one or more");
+        check(
+            "ops: [Conv]",
+            &precision("{schemes: [w8a8], block: 4}"),
+            "field `precision.block` is 4, expected 8 or more",
+        );
+        check(
+            "ops: [Conv]",
+            &precision("{schemes: [w4a16]}"),
+            "field `precision.schemes` has w4a16, which opset 17 cannot say: 21 can",
+        );
     }
 }

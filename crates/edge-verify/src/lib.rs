@@ -1,7 +1,24 @@
 //! Judges whether a model does what it was trained to do.
 //!
-//! Works through [`edge_ir::Executor`], so it knows no runtime.
+//! Knows tensors, pictures and graphs, and a judge through [`edge_ir::Executor`]; it knows no runtime.
+//! [`judge`](fn@judge) makes checks of what two models drew, [`profile`](fn@profile) finds the layer at which they part,
+//! [`page`](fn@page) shows a report to a person.
 
+mod checks;
+mod drawing;
 mod judge;
+pub mod metrics;
+mod page;
+mod place;
+mod precision;
+mod profile;
+mod tolerances;
 
+pub use checks::{Evidence, Findings, Precisions, judge};
+pub use drawing::{Drawing, aligned};
 pub use judge::{Error, Judge, Share, Tally};
+pub use page::{PageError, Shown, ShownStep, page};
+pub use place::{Landmark, Place, SCHEDULER, TEXT_ENCODER, UNET, comparable, landmarks, place};
+pub use precision::Precision;
+pub use profile::{Measure, Run, profile};
+pub use tolerances::Limits;

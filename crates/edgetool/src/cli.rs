@@ -1,9 +1,16 @@
 //! The command line.
 
+mod package;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
+use edge_quant::calibration::Method;
+use edge_quant::encodings::Version;
+use edge_spec::Scheme;
+
+pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -21,9 +28,13 @@ pub(crate) enum Command {
     Convert(Convert),
     Run(Run),
     Evaluate(Evaluate),
+    Quantize(Quantize),
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),
+    Verify(Verify),
+    Package(Package),
+    Bundle(Bundle),
 }
 
 /// Convert a checkpoint to ONNX.
@@ -195,7 +206,7 @@ pub(crate) enum Timestep {
 
 /// Draw a picture.
 ///
-/// MODEL is a converted folder or a checkpoint. The same seed gives the same picture as diffusers does on a CPU.
+/// MODEL is a converted folder, a bundle or a checkpoint. The same seed gives the same picture as diffusers does on a CPU.
 #[derive(Debug, clap::Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct Run {
@@ -323,9 +334,63 @@ const EVALUATE_EXAMPLES: &str = "Examples:
   edgetool evaluate recipes/shapes/model --judge recipes/shapes/judge \\
       --prompts recipes/shapes/prompts/evaluation.txt --limit 20 -o pictures";
 
+/// Turn a converted model into one that computes in integers.
+///
+/// MODEL is a folder that `convert --target` wrote, with the sampler folded in. Its UNet is quantized; the other networks
+/// stay as they are. `calibrate` tells what values its tensors take.
+#[derive(Debug, clap::Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub(crate) struct Quantize {
+    /// The folder to quantize
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The folder to write
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// The target that MODEL was converted for [default: that in its edgetool.json]
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// Bits of weights and activations: w8a16, w8a8, w4a16, w8 or fp16 [default: the first of the target]
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) precision: Option<Scheme>,
+    /// Quantize this network; can be given several times [default: the UNets]
+    #[arg(long, value_name = "COMPONENT")]
+    pub(crate) component: Vec<String>,
+    /// What becomes of the other networks
+    #[arg(long, value_enum, default_value_t = Others::Keep)]
+    pub(crate) others: Others,
+    /// What values the tensors take: a file that `calibrate` wrote for MODEL
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statistics: Option<PathBuf>,
+    /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
+    #[arg(long, value_name = "METHOD", requires = "statistics")]
+    pub(crate) ranges: Option<Method>,
+    /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
+    /// several times
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) encodings: Vec<Version>,
+    /// Replace the output folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+const QUANTIZE_EXAMPLES: &str = "Examples:
+  edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
+  edgetool quantize edgefusion-qnn --precision w8a16 --statistics edgefusion.calibration \\
+      -o edgefusion-w8a16";
+
+/// What becomes of networks that are not quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Others {
+    /// They stay as they are
+    Keep,
+    /// Their weights are stored in 16 bits of float
+    Fp16,
+}
+
 /// Show what a model contains and costs.
 ///
-/// PATH is a checkpoint, a converted folder, or one .onnx file.
+/// PATH is a checkpoint, a converted folder, a bundle, or one .onnx file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(crate) struct Inspect {
@@ -405,6 +470,65 @@ const EVAL_EXAMPLES: &str = "Examples:
       -i ids.safetensors -o hidden.safetensors
   edgetool eval edgefusion-onnx/text_encoder/model.onnx \\
       -i ids.safetensors -o hidden.safetensors --repeat 5 --format json";
+
+/// Say whether a model does what another does.
+///
+/// Both draw the same prompts on the same noise. What their components hand on is compared in the order of use, so that
+/// the first check that fails names the component at fault. The answer is the exit code: 0 for pass, 1 for fail. The
+/// report is written beside the candidate's manifest, or into a folder.
+#[derive(Debug, clap::Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub(crate) struct Verify {
+    /// The model to judge: a converted folder, or a checkpoint
+    #[arg(value_name = "CANDIDATE")]
+    pub(crate) candidate: PathBuf,
+    /// What it has to be like: a converted folder, a checkpoint, or a safetensors file of golden values
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) against: PathBuf,
+    /// Prompts, one a line; two after each other are drawn on the same noise [default: four built-in ones]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Use the first prompts only
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<std::num::NonZero<usize>>,
+    /// Seed of the first two pictures' noise; each further two have the next seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// Compare prompt accuracies too, by this judge: a folder with `judge.json`
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) judge: Option<PathBuf>,
+    /// YAML file with limits to use in the place of the built-in ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) thresholds: Option<PathBuf>,
+    /// Compare every layer as well, and name the first that is at fault
+    #[arg(long)]
+    pub(crate) bisect: bool,
+    /// Write the report into this folder [default: beside the candidate's manifest]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) report: Option<PathBuf>,
+    /// Replace the report's folder if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Diffusers folder with the configurations and the tokenizer, for a single file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) config: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// How to show the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Say nothing but the result and errors
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+}
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  edgetool verify edgefusion-onnx --against tests/fixtures/edgefusion
+  edgetool verify edgefusion-qnn --against tests/fixtures/edgefusion \\
+      --bisect --report report";
 
 fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);

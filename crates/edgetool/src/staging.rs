@@ -2,6 +2,7 @@
 //! is left of it when the program is interrupted is removed.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +12,9 @@ use crate::report;
 
 /// Temporary files and folders to remove on an interrupt.
 static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// How many names are tried for a temporary folder.
+const ATTEMPTS: usize = 100;
 
 /// The exit code of a program that SIGINT ended, as shells count.
 const INTERRUPTED: i32 = 130;
@@ -110,6 +114,45 @@ impl Drop for Staging {
             let _ = remove(&self.temporary);
             PENDING.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| *p != self.temporary);
         }
+    }
+}
+
+/// A folder for the time being, below the system's folder for such. It goes with this value, or on an interrupt.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one that nobody else can look into.
+    pub(crate) fn new() -> Result<Self> {
+        let parent = std::env::temp_dir();
+        for number in 0..ATTEMPTS {
+            let path = parent.join(format!("edgetool-{}-{number}", std::process::id()));
+            let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    pending.push(path.clone());
+                    return Ok(Self(path));
+                }
+                // Left by a process of the same number that was killed, or somebody's trap.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot create a folder in `{}`", parent.display()));
+                }
+            }
+        }
+        anyhow::bail!("cannot create a folder in `{}`: {ATTEMPTS} names are taken", parent.display())
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A failure leaves rubbish where rubbish is expected.
+        let _ = remove(&self.0);
+        PENDING.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| *p != self.0);
     }
 }
 

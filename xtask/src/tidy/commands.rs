@@ -7,23 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::tree::Tree;
 use crate::COMMANDS;
 
-/// The file that declares the command line.
-const CLI: &str = "crates/edgetool/src/cli.rs";
+/// The start of the paths of the files that declare the command line.
+const CLI: &str = "crates/edgetool/src/cli";
 /// Flags that clap adds.
 const BUILT_IN: &[&str] = &["--help", "-h", "--version", "-V"];
 
 /// Every command exists.
 pub(super) fn check(tree: &Tree) -> Vec<String> {
-    let cli = Cli::parse(tree.text(CLI).unwrap_or_default());
+    let sources: Vec<(&str, &str)> = tree.texts(".rs").filter(|(path, _)| path.starts_with(CLI)).collect();
+    let cli = Cli::parse(&sources.iter().map(|(_, text)| *text).collect::<Vec<_>>().join("\n"));
     let mut problems = Vec::new();
     for (path, text) in tree.texts(".md") {
         for (line, command) in blocks(text) {
             problems.extend(fault(&command, &cli, tree).map(|what| format!("{path}:{line}: {what}")));
         }
     }
-    for (index, line) in tree.text(CLI).unwrap_or_default().lines().enumerate() {
-        let example = line.strip_prefix("  edgetool ").map(|rest| format!("edgetool {}", rest.trim_end_matches("\";")));
-        problems.extend(example.and_then(|e| fault(&e, &cli, tree)).map(|what| format!("{CLI}:{}: {what}", index + 1)));
+    for (path, text) in sources {
+        for (index, line) in text.lines().enumerate() {
+            let example =
+                line.strip_prefix("  edgetool ").map(|rest| format!("edgetool {}", rest.trim_end_matches("\";")));
+            let what = example.and_then(|e| fault(&e, &cli, tree));
+            problems.extend(what.map(|what| format!("{path}:{}: {what}", index + 1)));
+        }
     }
     let readme = tree.text("README.md").unwrap_or_default();
     if !readme.lines().any(|line| line.starts_with("cargo run ")) {
@@ -167,6 +172,7 @@ fn blocks(text: &str) -> Vec<(usize, String)> {
 mod tests {
     use super::*;
 
+    const FILE: &str = "crates/edgetool/src/cli.rs";
     const SOURCE: &str = r#"
 pub(crate) enum Command {
     Run(Run),
@@ -202,7 +208,7 @@ pub(crate) struct More {
         let readme = format!("```sh\ncargo run -- run m\n{lines}\n```\n```text\nedgetool nothing\n```\n");
         let script = ("tests/a.py", "add_argument(\"--work\")");
         let source = SOURCE.replace("--fast", "--size 3");
-        check(&Tree::of(&[("README.md", &readme), (CLI, &source), script]))
+        check(&Tree::of(&[("README.md", &readme), (FILE, &source), script]))
     }
 
     #[test]
@@ -229,11 +235,11 @@ pub(crate) struct More {
 
     #[test]
     fn examples_of_the_help_and_the_first_command_are_read() {
-        let tree = Tree::of(&[("README.md", "nothing"), (CLI, SOURCE)]);
+        let tree = Tree::of(&[("README.md", "nothing"), (FILE, SOURCE)]);
         assert_eq!(
             check(&tree),
             [
-                format!("{CLI}:19: `edgetool run` has no `--fast`"),
+                format!("{FILE}:19: `edgetool run` has no `--fast`"),
                 "README.md: has no line that starts with `cargo run `, which .ci/run runs".to_owned(),
             ]
         );

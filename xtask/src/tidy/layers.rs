@@ -10,16 +10,36 @@ const CRATES: &[(&str, &[&str])] = &[
     ("edge-import", &["edge-ir"]),
     ("edge-passes", &["edge-ir", "edge-lcm", "edge-spec"]),
     ("edge-run", &["edge-ir", "edge-lcm"]),
+    ("edge-quant", &["edge-ir", "edge-spec"]),
     ("edge-verify", &["edge-ir", "edge-spec"]),
-    ("edgetool", &["edge-ir", "edge-spec", "edge-lcm", "edge-import", "edge-passes", "edge-run", "edge-verify"]),
+    ("edge-package", &["edge-ir", "edge-spec"]),
+    (
+        "edgetool",
+        &[
+            "edge-ir",
+            "edge-spec",
+            "edge-lcm",
+            "edge-import",
+            "edge-passes",
+            "edge-run",
+            "edge-quant",
+            "edge-verify",
+            "edge-package",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
 /// Outside crates, by the start of their names, and who may depend on them, tests aside. A start ends in `-` if it is no whole name.
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["edgetool", "xtask"]),
+    ("base64", &["edge-spec", "edge-verify"]),
     ("clap", &["edgetool"]),
+    ("crc32fast", &["edge-spec"]),
+    ("ed25519-compact", &["edge-spec"]),
     ("indicatif", &["edgetool"]),
+    ("minijinja", &["edge-verify"]),
+    ("minisign-verify", &["edge-spec"]),
     ("png", &["edge-run"]),
     ("prost", &["edge-ir"]),
     ("prost-", &["xtask"]),

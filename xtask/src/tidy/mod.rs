@@ -27,7 +27,7 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule { says: "every Rust file opens with `//!`", check: sizes::openings },
     Rule { says: "a Rust file has at most 600 lines", check: sizes::file_lines },
-    Rule { says: "all Rust files together have at most 28000 lines", check: sizes::tree_lines },
+    Rule { says: "all Rust files together are short enough to be known", check: sizes::tree_lines },
     Rule { says: "the lock file has at most 270 packages", check: sizes::packages },
     Rule { says: "no file is over 5 MiB", check: sizes::bytes },
     Rule { says: "crates depend on those below them", check: layers::directions },

@@ -2,6 +2,7 @@
 
 mod cast;
 mod file;
+mod quantize;
 mod transform;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 pub use file::MappedFile;
 
 use crate::{DType, Error};
+use quantize::Coder;
 use transform::{Blocks, Matrix};
 
 /// Bytes read, cast and written at a time: a multiple of every element size.
@@ -28,6 +30,8 @@ enum Source {
     Blocks { inner: Arc<Data>, blocks: Blocks },
     Transposed { inner: Arc<Data>, matrix: Matrix },
     Scaled { inner: Arc<Data>, factor: f32 },
+    Quantized { inner: Arc<Data>, coder: Arc<Coder> },
+    Dequantized { inner: Arc<Data>, coder: Arc<Coder> },
 }
 
 impl Data {
@@ -69,6 +73,8 @@ impl Data {
             Source::Cast { inner, from, to } => to.bytes(inner.len() / from.bytes(1)),
             Source::Blocks { blocks, .. } => blocks.len * blocks.count,
             Source::Transposed { inner, .. } | Source::Scaled { inner, .. } => inner.len(),
+            Source::Quantized { coder, .. } => coder.packed_len(),
+            Source::Dequantized { coder, .. } => DType::Float32.bytes(coder.elements()),
         }
     }
 
@@ -127,6 +133,10 @@ impl Data {
             (Source::Scaled { inner: a, factor }, Source::Scaled { inner: b, factor: f }) => {
                 factor.to_bits() == f.to_bits() && a.is_same(b)
             }
+            (Source::Quantized { inner: a, coder }, Source::Quantized { inner: b, coder: c })
+            | (Source::Dequantized { inner: a, coder }, Source::Dequantized { inner: b, coder: c }) => {
+                coder == c && a.is_same(b)
+            }
             _ => false,
         }
     }
@@ -147,7 +157,9 @@ impl Data {
             Source::Cast { inner, .. }
             | Source::Blocks { inner, .. }
             | Source::Transposed { inner, .. }
-            | Source::Scaled { inner, .. } => inner.is_streamed(),
+            | Source::Scaled { inner, .. }
+            | Source::Quantized { inner, .. }
+            | Source::Dequantized { inner, .. } => inner.is_streamed(),
         }
     }
 
@@ -187,6 +199,8 @@ impl Data {
                     numbers.iter().flat_map(|b| (f32::from_le_bytes(*b) * factor).to_le_bytes()).collect();
                 sink(&scaled)
             }),
+            Source::Quantized { inner, coder } => coder.quantize(inner, start, len, sink),
+            Source::Dequantized { inner, coder } => coder.dequantize(inner, start, len, sink),
         }
     }
 }

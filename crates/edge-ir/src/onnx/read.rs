@@ -117,7 +117,7 @@ impl Reader<'_> {
         let shape = tensor.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
         let Ok(shape) = shape else { return self.fail(format!("`{name}` has a negative dimension")) };
         let data = if tensor.external_data.is_empty() {
-            self.internal(&name, tensor)?
+            self.internal(&name, dtype, tensor)?
         } else {
             self.external(&name, &tensor)?
         };
@@ -125,12 +125,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn internal(&self, name: &str, tensor: TensorProto) -> Result<Data, Error> {
+    fn internal(&self, name: &str, dtype: DType, tensor: TensorProto) -> Result<Data, Error> {
         let empty = tensor.dims.contains(&0);
         match tensor.raw_data {
             Some(raw) => Ok(Data::owned(raw)),
             None if !tensor.float_data.is_empty() => Ok(Data::f32s(&tensor.float_data)),
             None if !tensor.int64_data.is_empty() => Ok(Data::i64s(&tensor.int64_data)),
+            None if !tensor.int32_data.is_empty() => Ok(narrow(dtype, &tensor.int32_data)),
             None if empty => Ok(Data::owned(Bytes::new())),
             None => self.fail(format!("`{name}` has its content in a field that is not supported, expected raw_data")),
         }
@@ -198,6 +199,12 @@ impl Reader<'_> {
         self.graph.nodes.push(node);
         Ok(())
     }
+}
+
+/// Numbers of up to 32 bits, which stand one in an `int32`; of 4 bits, two.
+fn narrow(dtype: DType, numbers: &[i32]) -> Data {
+    let size = usize::try_from(dtype.bytes(1)).unwrap_or(4).min(4);
+    Data::owned(numbers.iter().flat_map(|v| v.to_le_bytes().into_iter().take(size)).collect::<Vec<_>>())
 }
 
 fn value(proto: &AttributeProto, kind: Kind) -> Option<Attribute> {

@@ -12,6 +12,7 @@ use super::encode::{Place, encode};
 use super::proto::{ModelProto, TensorProto};
 use super::weights::{self, Scan};
 use super::{MODEL_FILE, OPSETS};
+use crate::ops::quantize::since;
 use crate::{Checked, Data, Error, Graph, Value};
 
 /// The file of the weights in `copy` mode, as exporters name it.
@@ -132,9 +133,9 @@ fn ir_version(graph: &Graph, path: &Path, opset: u32) -> Result<i64, Error> {
     let row = OPSETS.iter().find(|(known, _)| *known == opset);
     let (_, version) =
         row.ok_or_else(|| refuse(format!("opset {opset} is not supported, expected one of {OPSETS:?}")))?;
-    match graph.nodes.iter().find(|n| n.op.since > opset && n.op.domain.is_empty()) {
+    match graph.nodes.iter().find(|n| since(graph, n) > opset && n.op.domain.is_empty()) {
         Some(node) => {
-            let (op, since) = (node.op.name, node.op.since);
+            let (op, since) = (node.op.name, since(graph, node));
             Err(refuse(format!("node `{}` uses {op}, which opset {opset} lacks (it needs {since})", node.name)))
         }
         None => Ok(*version),

@@ -6,6 +6,7 @@ mod conv;
 mod elementwise;
 mod linear;
 mod norm;
+pub mod quantize;
 mod resize;
 mod shape;
 
@@ -64,8 +65,15 @@ pub struct Context<'a> {
 }
 
 /// All rows.
-pub static OPERATORS: &[&[Operator]] =
-    &[elementwise::OPERATORS, conv::OPERATORS, linear::OPERATORS, norm::OPERATORS, shape::OPERATORS, resize::OPERATORS];
+pub static OPERATORS: &[&[Operator]] = &[
+    elementwise::OPERATORS,
+    conv::OPERATORS,
+    linear::OPERATORS,
+    norm::OPERATORS,
+    shape::OPERATORS,
+    resize::OPERATORS,
+    quantize::OPERATORS,
+];
 
 /// The operator with this name in this domain.
 pub fn find(domain: &str, name: &str) -> Option<&'static Operator> {

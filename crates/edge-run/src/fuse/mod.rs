@@ -4,6 +4,7 @@ mod attention;
 mod conv;
 mod gelu;
 mod norm;
+mod quantize;
 pub(crate) mod rows;
 mod silu;
 mod weights;
@@ -13,6 +14,8 @@ use std::collections::BTreeSet;
 use edge_ir::{Checked, Error, Graph, Node};
 
 use edge_ir::View;
+
+pub(crate) use quantize::held;
 
 /// What a pattern found: the nodes that go, and the node that comes in the place of the last of them.
 pub(crate) struct Found {
@@ -27,6 +30,7 @@ type Pattern = fn(&View<'_>, usize) -> Option<Found>;
 
 /// All patterns. Later ones match what earlier ones have made.
 const PATTERNS: &[Pattern] = &[
+    quantize::pair,
     conv::conv,
     conv::linear,
     norm::group_norm,
@@ -48,7 +52,8 @@ pub(crate) fn fuse(graph: Graph) -> Result<Checked<Graph>, Error> {
     for pattern in PATTERNS {
         graph = apply(graph, *pattern);
     }
-    weights::drop_unused(graph).check()
+    graph.prune();
+    weights::drop_unused(quantize::widen(graph)).check()
 }
 
 fn apply(mut graph: Graph, pattern: Pattern) -> Graph {

@@ -34,6 +34,29 @@ pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
     });
 }
 
+/// The steps of a quantized tensor: multiples of a scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Steps {
+    /// Distance of two steps.
+    pub(crate) scale: f32,
+    /// The least step; an integer below 2^22, as is the greatest.
+    pub(crate) low: f32,
+    /// The greatest step.
+    pub(crate) high: f32,
+}
+
+/// Added to and taken from a number below 2^22, it leaves that number rounded to an integer, ties to even, and 0
+/// without a sign.
+const ROUND: f32 = 12_582_912.0;
+
+/// Puts every number to its nearest step, ties to the even one; NaN becomes the least.
+pub(crate) fn fake_quantize(steps: Steps, x: &mut [f32]) {
+    let Steps { scale, low, high } = steps;
+    x.par_chunks_mut(TASK).for_each(|x| {
+        vectorized!(_simd => each(x, |v| (((v / scale).max(low).min(high) + ROUND) - ROUND) * scale));
+    });
+}
+
 /// Maps every element.
 #[inline(always)]
 fn each(x: &mut [f32], map: impl Fn(f32) -> f32) {

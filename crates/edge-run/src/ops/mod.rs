@@ -1,7 +1,7 @@
 //! Operators of our own for tract, one per file, over the functions in `kernels`.
 //!
 //! A graph names them by operator type; tract ignores the domain of an operator, so the names are
-//! ones that ONNX does not use. All take and give `f32` tensors of known shape. They keep their
+//! ones that ONNX does not use, but for two that are refused. They take and give tensors of known shape, and keep their
 //! form through tract's passes, and read weights where they lie.
 
 mod activation;
@@ -12,6 +12,7 @@ mod group_norm;
 mod kernel;
 mod layer_norm;
 mod linear;
+mod quantize;
 
 #[cfg(test)]
 mod testing;
@@ -27,15 +28,20 @@ type Builder = fn(&tract_onnx::model::ParsingContext, &NodeProto) -> TractResult
 
 /// Operator types and what reads their nodes.
 const OPERATORS: &[(&str, Builder)] = &[
+    ("DequantizeLinear", quantize::refuse),
     ("EdgeAttention", attention::build),
     ("EdgeConv", conv::build),
+    ("EdgeDequantize", quantize::build_dequantize),
+    ("EdgeFakeQuant", quantize::build_pair),
     ("EdgeGeglu", geglu::build),
     ("EdgeGelu", activation::build::<{ activation::GELU }>),
     ("EdgeGroupNorm", group_norm::build),
     ("EdgeLayerNorm", layer_norm::build),
     ("EdgeLinear", linear::build),
+    ("EdgeQuantize", quantize::build_quantize),
     ("EdgeQuickGelu", activation::build::<{ activation::QUICK_GELU }>),
     ("EdgeSilu", activation::build::<{ activation::SILU }>),
+    ("QuantizeLinear", quantize::refuse),
 ];
 
 /// Teaches tract's ONNX reader every operator of this module.

@@ -24,6 +24,9 @@ use noise::NoiseSource;
 /// Gives a component's graph by name. Components are loaded when it is their turn and dropped after it.
 pub type Graphs<'a> = &'a dyn Fn(&str) -> Result<Checked<Graph>, Error>;
 
+/// Gives a component by name, ready to run.
+pub type Sessions<'a> = &'a dyn Fn(&str) -> Result<Session, Error>;
+
 /// How the prompt's influence is strengthened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Guidance {
@@ -131,7 +134,21 @@ impl Sampler<'_> {
         progress: &mut dyn FnMut(&str),
         done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
     ) -> Result<(), Error> {
-        let mut graphs = Loader::new(self.graphs, requests.len() > 1);
+        self.draw_on(&|name| Session::load(&(self.graphs)(name)?), requests, progress, done)
+    }
+
+    /// The same on sessions that the caller loads: each component is asked for once where there are several requests.
+    ///
+    /// # Errors
+    /// As [`Sampler::draw`].
+    pub fn draw_on(
+        &self,
+        sessions: Sessions<'_>,
+        requests: &[Request],
+        progress: &mut dyn FnMut(&str),
+        done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
+    ) -> Result<(), Error> {
+        let mut graphs = Loader::new(sessions, requests.len() > 1);
         let mut traces = vec![Trace::default(); requests.len()];
         if let Plan::Folded(folded) = self.plan
             && folded.form == Form::Pipeline

@@ -132,6 +132,7 @@ fn write(args: &Convert, imported: &Imported, conversion: &Conversion, folder: &
         opset: conversion.opset,
         weights: mode_name(used).into(),
         lowering: conversion.lowering.clone(),
+        quantization: None,
         pipeline,
         fold: conversion.fold.clone(),
         components,

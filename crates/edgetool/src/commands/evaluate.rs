@@ -54,6 +54,26 @@ pub(crate) fn evaluate(args: &Evaluate) -> Result<()> {
     })
 }
 
+/// A judge, for whoever has pictures.
+pub(super) struct Bench(Judge);
+
+impl Bench {
+    /// Opens the judge of a folder.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        Ok(Self(open_judge(folder)?))
+    }
+
+    /// The share of pictures that show what their prompts ask for.
+    pub(super) fn accuracy(&mut self, pictures: &[(&Prompt, &Picture)]) -> Result<f64> {
+        let mut tally = self.0.tally();
+        for (prompt, picture) in pictures {
+            let reading = self.0.read(&as_seen(picture), [picture.height as usize, picture.width as usize])?;
+            self.0.count(&mut tally, prompt, &reading)?;
+        }
+        Ok(tally.accuracy.value())
+    }
+}
+
 fn open_judge(folder: &Path) -> Result<Judge> {
     let spec = JudgeSpec::open(folder)?;
     let graph = edge_ir::onnx::read(&folder.join(&spec.model))?;

@@ -148,7 +148,8 @@ fn facts(request: &Request<'_>, by: GuidanceBy, steps: &[Affine]) -> Fold {
     }
 }
 
-fn step(step: &Affine) -> FoldStep {
+/// A step as the manifest has it.
+pub(super) fn step(step: &Affine) -> FoldStep {
     let clip = step.clip.map(|c| FoldClip { sample: c.sample, output: c.output, limit: c.limit });
     FoldStep { timestep: step.timestep, sample: step.sample, output: step.clean, noise: step.noise, clip }
 }

@@ -91,7 +91,7 @@ fn check(target: &Target) -> Result<()> {
 }
 
 /// The answer no, if the target does not take every node.
-fn supported(graph: &Graph, target: &Target) -> Result<()> {
+pub(super) fn supported(graph: &Graph, target: &Target) -> Result<()> {
     let left = unsupported(graph, target);
     if left.is_empty() {
         return Ok(());

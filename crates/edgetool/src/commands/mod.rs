@@ -1,17 +1,22 @@
 //! The subcommands, one file each.
 
+mod bundle;
 mod convert;
 mod diff;
 mod eval;
 mod evaluate;
 mod fold;
+mod golden;
 mod inspect;
 mod lower;
 mod model;
+mod package;
+mod quantize;
 mod run;
 mod sampling;
 mod schedule;
 mod targets;
+mod verify;
 
 use anyhow::Result;
 
@@ -24,8 +29,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
+        Command::Quantize(args) => quantize::quantize(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Package(args) => package::package(&args),
+        Command::Bundle(args) => bundle::bundle(&args),
     }
 }
 

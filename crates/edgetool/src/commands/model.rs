@@ -1,19 +1,24 @@
-//! A model to work on: a converted folder, or a checkpoint that is converted in memory.
+//! A model to work on: a converted folder, a bundle that holds one, or a checkpoint that is converted in memory.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use edge_import::{Imported, Options};
 use edge_ir::{Checked, Graph};
+use edge_spec::bundle::{Bundle, MODEL_FOLDER};
 use edge_spec::{Fold, MANIFEST_FILE, Manifest, Pipeline};
 
 use crate::layout;
 use crate::report;
+use crate::staging::Scratch;
+
+/// What a zip file begins with.
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// An opened model.
 pub(crate) enum Model {
-    /// A folder that `convert` wrote.
-    Converted { folder: PathBuf, manifest: Box<Manifest> },
+    /// A folder that `convert` wrote; that of a bundle is in a temporary place, which goes with the model.
+    Converted { folder: PathBuf, manifest: Box<Manifest>, _scratch: Option<Scratch> },
     /// A checkpoint.
     Checkpoint(Box<Imported>),
 }
@@ -21,10 +26,12 @@ pub(crate) enum Model {
 impl Model {
     /// Opens whichever it is; a checkpoint is imported with `options`.
     pub(crate) fn open(path: &Path, config: Option<&Path>, options: Options) -> Result<Self> {
-        if path.join(MANIFEST_FILE).exists() {
-            let manifest = Box::new(Manifest::open(path)?);
+        let scratch = if is_zip(path) { Some(extracted(path)?) } else { None };
+        let folder = scratch.as_ref().map_or(path.to_owned(), |scratch| scratch.path().join(MODEL_FOLDER));
+        if folder.join(MANIFEST_FILE).exists() {
+            let manifest = Box::new(Manifest::open(&folder)?);
             check_size(path, &manifest.pipeline, options)?;
-            return Ok(Self::Converted { folder: path.to_owned(), manifest });
+            return Ok(Self::Converted { folder, manifest, _scratch: scratch });
         }
         Ok(Self::Checkpoint(Box::new(edge_import::import(path, config, options)?)))
     }
@@ -40,10 +47,10 @@ impl Model {
     /// One component's graph; that of a converted folder is read from its ONNX file.
     pub(crate) fn graph(&self, name: &str) -> Result<Checked<Graph>> {
         match self {
-            Self::Converted { folder, manifest } => {
+            Self::Converted { folder, manifest, .. } => {
                 let component =
                     manifest.component(name).with_context(|| format!("`{}` has no {name}", folder.display()))?;
-                Ok(edge_ir::onnx::read(&folder.join(&component.file))?)
+                named(edge_ir::onnx::read(&folder.join(&component.file))?, name)
             }
             Self::Checkpoint(imported) => {
                 let graph = imported.model.components.get(name);
@@ -84,6 +91,29 @@ impl Model {
             Self::Checkpoint(imported) => &imported.checkpoint.root,
         }
     }
+}
+
+/// Whether a path is a file that begins as a bundle does; a checkpoint in one file does not.
+fn is_zip(path: &Path) -> bool {
+    let mut start = [0; ZIP.len()];
+    let read = |mut file: std::fs::File| std::io::Read::read_exact(&mut file, &mut start).is_ok();
+    path.is_file() && std::fs::File::open(path).is_ok_and(read) && start == *ZIP
+}
+
+/// The model of a bundle, with every file compared with the bundle's manifest.
+fn extracted(path: &Path) -> Result<Scratch> {
+    let bundle = Bundle::open(path)?;
+    let scratch = Scratch::new()?;
+    let model = format!("{MODEL_FOLDER}/");
+    bundle.extract(scratch.path(), &|name| name.starts_with(&model))?;
+    Ok(scratch)
+}
+
+/// The graph under the component's name: the steps of one UNet have graphs of one name.
+fn named(graph: Checked<Graph>, name: &str) -> Result<Checked<Graph>> {
+    let mut graph = graph.into_inner();
+    name.clone_into(&mut graph.name);
+    Ok(graph.check()?)
 }
 
 /// The shapes of a converted folder are fixed.

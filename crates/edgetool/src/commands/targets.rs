@@ -14,6 +14,7 @@ const SCHEMA: &str = "edgetool-targets/v1";
 pub(crate) fn targets(args: &Targets) -> Result<()> {
     let names = args.target.as_ref().map_or_else(Target::names, |name| vec![name.clone()]);
     let targets = names.iter().map(|name| Target::find(name)).collect::<Result<Vec<_>, _>>()?;
+    targets.iter().try_for_each(edge_package::check)?;
     match args.format {
         Format::Json => {
             let targets = targets.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>()?;

@@ -1,0 +1,15 @@
+//! Packs a verified model for an NPU SDK: [`gate()`] lets pass what a report speaks of, [`assemble`] puts a bundle together,
+//! and an [`Emitter`] adds the files that the SDK wants.
+
+mod assemble;
+mod emit;
+mod error;
+mod gate;
+mod golden;
+mod ports;
+mod readme;
+
+pub use assemble::{Assembled, Call, Played, Source, assemble};
+pub use emit::{EMITTERS, Emission, Emitter, Job, check, find};
+pub use error::{GateError, PackageError};
+pub use gate::{gate, model_files};

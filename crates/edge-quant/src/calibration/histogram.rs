@@ -1,0 +1,181 @@
+//! Counts of values over bins that do not depend on the values.
+//!
+//! A bin holds the numbers whose sign, exponent and first [`MANTISSA`] bits of the mantissa are the same: it is no wider
+//! than 1/64 of its values. No range has to be known before counting, and counts of two parts of the data add up to the
+//! counts of the whole.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+/// Bits of the mantissa that tell bins apart.
+const MANTISSA: u32 = 6;
+
+/// Bits of an `f32` that a bin does not look at.
+const DROPPED: u32 = 23 - MANTISSA;
+
+/// Bins of the numbers of one sign, with those of infinity and NaN.
+const BINS: usize = 1 << (31 - DROPPED);
+
+/// Bins below this one hold finite numbers.
+const FINITE: usize = 0xff << MANTISSA;
+
+/// Numbers that are counted together.
+const CHUNK: usize = 1 << 16;
+
+/// How many values fell into each bin.
+///
+/// Bins are numbered in the order of their values: `0` begins at zero, `-1` ends there. Both zeros are in bin `0`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    bins: BTreeMap<i16, u64>,
+}
+
+impl Histogram {
+    /// Counts the finite ones of `values`; returns how many are not finite.
+    pub fn count(&mut self, values: &[f32]) -> u64 {
+        let table = || vec![0_u64; 2 * BINS];
+        let counts = values.par_chunks(CHUNK).fold(table, tally).reduce(table, |mut sum, other| {
+            sum.iter_mut().zip(&other).for_each(|(a, b)| *a += b);
+            sum
+        });
+        let mut lost = 0;
+        for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            match bin(index) {
+                Some(bin) => *self.bins.entry(bin).or_default() += count,
+                None => lost += count,
+            }
+        }
+        lost
+    }
+
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (bin, count) in &other.bins {
+            *self.bins.entry(*bin).or_default() += count;
+        }
+    }
+
+    /// How many values were counted.
+    pub fn total(&self) -> u64 {
+        self.bins.values().sum()
+    }
+
+    /// Least and greatest value that a bin holds, as an interval, and the number of values in it, in the order of the
+    /// values.
+    pub fn intervals(&self) -> impl DoubleEndedIterator<Item = ([f64; 2], u64)> {
+        self.bins.iter().map(|(bin, count)| (interval(*bin), *count))
+    }
+
+    /// Runs of neighbouring bins that are not empty: the first one's number, and the counts.
+    pub(super) fn runs(&self) -> Vec<(i16, Vec<u64>)> {
+        let mut runs: Vec<(i16, Vec<u64>)> = Vec::new();
+        let mut next = None;
+        for (bin, count) in &self.bins {
+            match runs.last_mut() {
+                Some((_, counts)) if next == Some(*bin) => counts.push(*count),
+                _ => runs.push((*bin, vec![*count])),
+            }
+            next = bin.checked_add(1);
+        }
+        runs
+    }
+
+    /// The histogram of [`Histogram::runs`]; `None` if they are not such runs.
+    pub(super) fn of_runs(runs: &[(i16, Vec<u64>)]) -> Option<Self> {
+        let mut bins = BTreeMap::new();
+        for (first, counts) in runs {
+            for (offset, count) in counts.iter().enumerate() {
+                let bin = first.checked_add(i16::try_from(offset).ok()?)?;
+                let known = usize::from(if bin < 0 { (-1 - bin).unsigned_abs() } else { bin.unsigned_abs() }) < FINITE;
+                let after = bins.last_key_value().is_none_or(|(last, _)| *last < bin);
+                if *count == 0 || !known || !after {
+                    return None;
+                }
+                bins.insert(bin, *count);
+            }
+        }
+        Some(Self { bins })
+    }
+}
+
+fn tally(mut counts: Vec<u64>, values: &[f32]) -> Vec<u64> {
+    for value in values {
+        // Adding zero makes the negative zero a positive one.
+        let index = ((value + 0.0).to_bits() >> DROPPED) as usize;
+        if let Some(count) = counts.get_mut(index) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+/// The number of the bin at a place of a table by bits; `None` for what is not finite.
+fn bin(index: usize) -> Option<i16> {
+    let magnitude = index % BINS;
+    let number = i16::try_from(magnitude).ok().filter(|_| magnitude < FINITE)?;
+    Some(if index < BINS { number } else { -1 - number })
+}
+
+fn interval(bin: i16) -> [f64; 2] {
+    let edge = |magnitude: u16| f64::from(f32::from_bits(u32::from(magnitude) << DROPPED).min(f32::MAX));
+    if bin < 0 {
+        let magnitude = (-1 - bin).unsigned_abs();
+        [-edge(magnitude + 1), -edge(magnitude)]
+    } else {
+        [edge(bin.unsigned_abs()), edge(bin.unsigned_abs() + 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[f32]) -> Histogram {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.count(values), 0);
+        histogram
+    }
+
+    #[test]
+    fn every_value_lies_in_its_interval() {
+        for value in [0.0, -0.0, 1.0, -1.0, 1.01, -1.99, 3e-39, -3e-39, f32::MAX, f32::MIN, f32::MIN_POSITIVE] {
+            let found: Vec<_> = of(&[value]).intervals().collect();
+            let [([low, high], 1)] = found[..] else { panic!("{value}: {found:?}") };
+            let value = f64::from(value);
+            assert!(low <= value && value <= high, "{value} in {low} to {high}");
+            assert!((high - low) <= value.abs().max(f64::from(f32::MIN_POSITIVE)) / 64.0, "{low} to {high}");
+        }
+    }
+
+    #[test]
+    fn bins_stand_in_the_order_of_values() {
+        let histogram = of(&[-3.0, 2.0, -0.5, 0.0, 0.25, 2.001, -0.0]);
+        let counts: Vec<u64> = histogram.intervals().map(|(_, count)| count).collect();
+        assert_eq!(counts, [1, 1, 2, 1, 2]);
+        let edges: Vec<f64> = histogram.intervals().flat_map(|(edges, _)| edges).collect();
+        assert!(edges.is_sorted(), "{edges:?}");
+    }
+
+    #[test]
+    fn what_is_not_finite_is_counted_apart() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.count(&[f32::NAN, 1.0, f32::INFINITY, -f32::NAN, f32::NEG_INFINITY]), 4);
+        assert_eq!(histogram.total(), 1);
+    }
+
+    #[test]
+    fn runs_hold_all_and_nothing_else_is_taken_for_runs() {
+        let histogram = of(&[-3.0, -3.01, -3.1, 0.0, 1e-30, 1.0, 1.0]);
+        assert_eq!(Histogram::of_runs(&histogram.runs()), Some(histogram));
+        for broken in [
+            vec![(0, vec![1, 0])],
+            vec![(0, vec![1, 1]), (1, vec![1])],
+            vec![(i16::MAX, vec![1])],
+            vec![(i16::MIN, vec![1])],
+            vec![(i16::MAX, vec![1, 1])],
+        ] {
+            assert_eq!(Histogram::of_runs(&broken), None, "{broken:?}");
+        }
+    }
+}

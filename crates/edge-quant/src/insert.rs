@@ -1,0 +1,375 @@
+//! Writes the quantized graph: every tensor that the plan says goes through `QuantizeLinear` and `DequantizeLinear`,
+//! weights are integers with a `DequantizeLinear` behind them.
+//!
+//! A tensor `x` is made under its name, its integers are `x_q`, and what others read is `x_dq`; an output keeps its name
+//! for what its caller gets, and is made as `x_float`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edge_ir::encoding::pack;
+use edge_ir::ops::{find, quantize::MICROSOFT};
+use edge_ir::{Attribute, Checked, DType, Data, Encoding, Granularity, Graph, Node, TensorType, Value, ValueId};
+
+use crate::plan::{Plan, Ranges, is_move};
+use crate::rules::{Operand, Rule};
+use crate::{Error, Settings, SharedWeights};
+
+/// A quantized graph.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// The graph.
+    pub graph: Checked<Graph>,
+    /// What stands for its tensors, in order.
+    pub encodings: Vec<Encoded>,
+}
+
+/// A tensor that integers stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// Its name in the float graph.
+    pub tensor: String,
+    /// Whether it is a constant.
+    pub is_weight: bool,
+    /// The encoding.
+    pub encoding: Encoding,
+}
+
+/// The first opset with integers of 4 and 16 bits.
+const OPSET: u32 = 21;
+
+/// Quantizes a graph. `ranges` says what values its tensors take; `shared` is for graphs with the same weights.
+///
+/// # Errors
+/// If nothing says what values a tensor takes, a weight is not finite, or the opset lacks a type.
+pub fn quantize(
+    graph: &Checked<Graph>,
+    settings: &Settings,
+    ranges: Ranges<'_>,
+    shared: &mut SharedWeights,
+) -> Result<Quantized, Error> {
+    let graph = fold_casts(graph);
+    let plan = Plan::new(&graph, settings, ranges)?;
+    let mut writer = Writer {
+        old: &graph,
+        settings,
+        plan: &plan,
+        shared,
+        new: Graph::new(graph.name.clone()),
+        names: graph.values().map(|(_, v)| v.name.clone()).collect(),
+        made: BTreeMap::new(),
+        numbers: BTreeMap::new(),
+        encodings: Vec::new(),
+    };
+    for id in &graph.inputs {
+        let new = writer.copy(*id);
+        writer.new.inputs.push(new);
+        writer.made(*id, new)?;
+    }
+    for (index, node) in graph.nodes.iter().enumerate() {
+        writer.node(node, plan.types[index])?;
+    }
+    for id in &graph.outputs {
+        let new = writer.read(*id);
+        writer.new.outputs.push(new);
+    }
+    let encodings = writer.encodings;
+    let mut new = writer.new;
+    new.prune();
+    Ok(Quantized { graph: new.check()?, encodings })
+}
+
+/// Casts of weights become part of the weights.
+fn fold_casts(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    for node in std::mem::take(&mut graph.nodes) {
+        let cast = || {
+            let (from, to) = ((*node.inputs.first()?)?, *node.outputs.first()?);
+            let is_cast = node.op.name == "Cast" && graph.ty(to).dtype == DType::Float32;
+            graph.value(from).data.clone().filter(|_| is_cast)?.cast(graph.ty(from).dtype, DType::Float32)
+        };
+        match cast() {
+            Some(data) => graph.value_mut(node.outputs[0]).data = Some(data),
+            None => graph.nodes.push(node),
+        }
+    }
+    graph.prune();
+    graph
+}
+
+/// A graph in the making. Values are those of the old graph unless they are called new.
+struct Writer<'a> {
+    old: &'a Graph,
+    settings: &'a Settings,
+    plan: &'a Plan,
+    shared: &'a mut SharedWeights,
+    new: Graph,
+    names: BTreeSet<String>,
+    /// The new values that stand for old ones: quantized, if the plan says so.
+    made: BTreeMap<ValueId, ValueId>,
+    /// The same in another encoding, or as a weight.
+    numbers: BTreeMap<(ValueId, String), (ValueId, Encoding)>,
+    encodings: Vec<Encoded>,
+}
+
+impl Writer<'_> {
+    /// Adds a node with its operands as it wants them, and quantizes what it makes.
+    fn node(&mut self, node: &Node, activations: Option<DType>) -> Result<(), Error> {
+        let rule = Rule::of(node);
+        let operands: Vec<Option<Operand>> =
+            (0..node.inputs.len()).map(|i| rule.and_then(|rule| rule.operand(self.old, node, i))).collect();
+        let mut inputs = Vec::new();
+        // Of the first operand and the second, for the bias.
+        let mut codes: Vec<Option<Encoding>> = Vec::new();
+        for (index, id) in node.inputs.iter().enumerate() {
+            let (new, code) = match (id, operands[index]) {
+                (None, _) => (None, None),
+                (Some(id), Some(operand)) => {
+                    let (new, code) = self.operand(node, activations, (index, *id, operand), &codes)?;
+                    (Some(new), code)
+                }
+                (Some(id), None) => (Some(self.read(*id)), None),
+            };
+            inputs.push(new);
+            codes.push(code);
+        }
+        let outputs: Vec<ValueId> = node.outputs.iter().map(|id| self.copy(*id)).collect();
+        self.new.nodes.push(Node { inputs, outputs: outputs.clone(), ..node.clone() });
+        node.outputs.iter().zip(outputs).try_for_each(|(old, new)| self.made(*old, new))
+    }
+
+    /// What a node reads in the place of an input, and its encoding.
+    fn operand(
+        &mut self,
+        node: &Node,
+        activations: Option<DType>,
+        (index, id, operand): (usize, ValueId, Operand),
+        codes: &[Option<Encoding>],
+    ) -> Result<(ValueId, Option<Encoding>), Error> {
+        match (operand, activations) {
+            (Operand::Weight(axis), _) => self.weight(node, id, axis, codes.first().cloned().flatten().as_ref()),
+            (_, None) => Ok((self.read(id), None)),
+            (Operand::Activation, Some(dtype)) => {
+                let second = self
+                    .settings
+                    .second
+                    .filter(|s| node.op.name == "MatMul" && index == 1 && dtype.bytes(1) == 2 && *s != dtype);
+                self.activation(id, if is_move(node) { None } else { Some(second.unwrap_or(dtype)) })
+            }
+            (Operand::Gain, Some(dtype)) => {
+                let Some(data) = self.old.value(id).data.clone() else { return Ok((self.read(id), None)) };
+                let range = crate::Range::of(&data.to_f32s()).ok_or_else(|| self.not_finite(id))?;
+                let code = range.encode(self.settings.gain_of(node, dtype));
+                Ok((self.constant(id, "gain", &data, &code)?, Some(code)))
+            }
+            (Operand::Bias, Some(_)) => self.bias(id, codes),
+        }
+    }
+
+    /// A tensor in integers of a type, or in those that it is made in.
+    fn activation(&mut self, id: ValueId, dtype: Option<DType>) -> Result<(ValueId, Option<Encoding>), Error> {
+        let own = self.plan.encoding(self.old, id);
+        let wanted = dtype.and_then(|dtype| self.plan.converted(self.old, id, dtype)).or_else(|| own.clone());
+        let Some(code) = wanted else { return Ok((self.read(id), None)) };
+        if let Some(data) = self.old.value(id).data.clone() {
+            return Ok((self.constant(id, code.dtype.name(), &data, &code)?, Some(code)));
+        }
+        if own.as_ref() == Some(&code) {
+            return Ok((self.read(id), Some(code)));
+        }
+        let key = (id, code.dtype.name().to_owned());
+        if let Some((new, _)) = self.numbers.get(&key) {
+            return Ok((*new, Some(code)));
+        }
+        let from = self.read(id);
+        let name = format!("{}_{}", self.old.value(id).name, code.dtype);
+        let shape = self.old.ty(id).shape.clone();
+        let new = self.pair(&name, from, &shape, &code, false)?;
+        self.numbers.insert(key, (new, code.clone()));
+        Ok((new, Some(code)))
+    }
+
+    /// The weight of a layer.
+    fn weight(
+        &mut self,
+        node: &Node,
+        id: ValueId,
+        axis: usize,
+        input: Option<&Encoding>,
+    ) -> Result<(ValueId, Option<Encoding>), Error> {
+        let Value { name, ty, data } = self.old.value(id).clone();
+        let scheme = self.settings.weight_of(node, &ty.shape, axis).filter(|_| ty.dtype == DType::Float32);
+        let (Some(scheme), Some(data)) = (scheme, data) else { return Ok((self.read(id), None)) };
+        let least = input.and_then(|input| self.least_scales(node, input));
+        let least = least.filter(|_| scheme.block.is_none());
+        let found = self.shared.encode(&name, &data, &ty, scheme, least.as_deref());
+        let (code, other) = found.ok_or_else(|| self.not_finite(id))?;
+        let suffix = if other == 0 { String::new() } else { format!("{}", other + 1) };
+        let new = self.constant(id, &format!("weight{suffix}"), &data, &code)?;
+        Ok((new, Some(code)))
+    }
+
+    /// The smallest scales of weights with which a layer's biases fit into 32 bits.
+    fn least_scales(&self, node: &Node, input: &Encoding) -> Option<Vec<f32>> {
+        let bias = self.old.value((*node.inputs.get(2)?)?).data.as_ref().filter(|_| self.settings.integer_biases)?;
+        let unit = f64::from(input.scales[0]) * f64::from(i32::MAX / 2);
+        #[expect(clippy::cast_possible_truncation, reason = "a bound, with a factor of two to spare")]
+        let least = |b: &f32| (f64::from(b.abs()) / unit) as f32;
+        Some(bias.to_f32s().iter().map(least).collect())
+    }
+
+    /// The bias of a layer or norm: in units of its input's scale times its weight's.
+    fn bias(&mut self, id: ValueId, codes: &[Option<Encoding>]) -> Result<(ValueId, Option<Encoding>), Error> {
+        let Value { name, ty, data } = self.old.value(id).clone();
+        let [Some(input), Some(weight)] = codes else { return Ok((self.read(id), None)) };
+        let blocks = matches!(weight.granularity, Granularity::Blocks { .. });
+        let Some(data) = data.filter(|_| self.settings.integer_biases && !blocks && ty.dtype == DType::Float32) else {
+            return Ok((self.read(id), None));
+        };
+        let numbers = data.to_f32s();
+        let scales: Vec<f32> = weight.scales.iter().map(|scale| input.scales[0] * scale).collect();
+        #[expect(clippy::cast_possible_truncation, reason = "saturates; scales leave room")]
+        let integer = |(index, b): (usize, &f32)| {
+            (f64::from(*b) / f64::from(scales[if scales.len() == 1 { 0 } else { index }])).round_ties_even() as i32
+        };
+        let integers: Vec<i32> = numbers.iter().enumerate().map(integer).collect();
+        let granularity = if scales.len() == 1 { Granularity::Tensor } else { Granularity::Axis(0) };
+        let code = Encoding::symmetric(DType::Int32, granularity, scales);
+        let mut bytes = Vec::new();
+        pack(&integers, DType::Int32, &mut bytes);
+        let q = TensorType::new(DType::Int32, ty.shape.clone());
+        let q = self.add(&format!("{name}_q"), q, Some(Data::owned(bytes)));
+        let new = self.pair(&name, q, &ty.shape, &code, true)?;
+        self.note(id, true, &code);
+        Ok((new, Some(code)))
+    }
+
+    /// A constant as integers; `role` tells several encodings of one apart.
+    fn constant(&mut self, id: ValueId, role: &str, data: &Data, code: &Encoding) -> Result<ValueId, Error> {
+        let key = (id, role.to_owned());
+        if let Some((new, there)) = self.numbers.get(&key)
+            && there == code
+        {
+            return Ok(*new);
+        }
+        let Value { name, ty, .. } = self.old.value(id).clone();
+        let base = match role.strip_prefix("weight") {
+            Some(suffix) => format!("{name}{suffix}"),
+            None => name,
+        };
+        let integers = data.quantize(&ty.shape, code.clone()).ok_or_else(|| self.not_finite(id))?;
+        let q = self.add(&format!("{base}_q"), TensorType::new(code.dtype, ty.shape.clone()), Some(integers));
+        let new = self.pair(&base, q, &ty.shape, code, true)?;
+        self.note(id, true, code);
+        self.numbers.insert(key, (new, code.clone()));
+        Ok(new)
+    }
+
+    /// Adds what follows a new value that stands for an old one: Q and DQ, if the plan says so.
+    fn made(&mut self, id: ValueId, new: ValueId) -> Result<(), Error> {
+        let Value { name, ty, .. } = self.old.value(id).clone();
+        let code = self.plan.encoding(self.old, id).filter(|_| ty.dtype == DType::Float32);
+        let Some(code) = code else {
+            self.made.insert(id, new);
+            return Ok(());
+        };
+        let numbers = self.pair(&name, new, &ty.shape, &code, false)?;
+        if self.old.outputs.contains(&id) {
+            let float = self.unique(&format!("{name}_float"));
+            self.new.value_mut(new).name = float;
+            self.new.value_mut(numbers).name = name;
+        }
+        self.made.insert(id, numbers);
+        self.note(id, false, &code);
+        Ok(())
+    }
+
+    /// Q and DQ of a new value, or DQ alone of one that is integers; gives what DQ makes.
+    fn pair(
+        &mut self,
+        name: &str,
+        from: ValueId,
+        shape: &[usize],
+        code: &Encoding,
+        is_integers: bool,
+    ) -> Result<ValueId, Error> {
+        let narrow_or_wide = !matches!(code.dtype, DType::Int8 | DType::Uint8 | DType::Int32);
+        let (old, blocks) = (self.settings.opset < OPSET, matches!(code.granularity, Granularity::Blocks { .. }));
+        if old && (blocks || code.dtype == DType::Int4) {
+            let component = self.new.name.clone();
+            return Err(Error::Opset { component, opset: self.settings.opset, dtype: code.dtype });
+        }
+        let domain = if old && narrow_or_wide { MICROSOFT } else { "" };
+        let scale_shape = code.granularity.scale_shape(shape).unwrap_or_default();
+        let mut zeros = Vec::new();
+        pack(&code.zero_points, code.dtype, &mut zeros);
+        let scale = TensorType::new(DType::Float32, scale_shape.clone());
+        let scale = self.add(&format!("{name}_scale"), scale, Some(Data::f32s(&code.scales)));
+        let zero = TensorType::new(code.dtype, scale_shape);
+        let zero = self.add(&format!("{name}_zero_point"), zero, Some(Data::owned(zeros)));
+        let mut attributes = BTreeMap::new();
+        let int = |v: usize| Attribute::Int(i64::try_from(v).unwrap_or(i64::MAX));
+        match code.granularity {
+            Granularity::Tensor => {}
+            Granularity::Axis(axis) => drop(attributes.insert("axis", int(axis))),
+            Granularity::Blocks { axis, size } => {
+                attributes.extend([("axis", int(axis)), ("block_size", int(size))]);
+            }
+        }
+        let mut x = from;
+        let steps = [("QuantizeLinear", "_q", code.dtype), ("DequantizeLinear", "_dq", DType::Float32)];
+        for (op, suffix, dtype) in steps.into_iter().skip(usize::from(is_integers)) {
+            let Some(op) = find(domain, op) else { continue };
+            let y = self.add(&format!("{name}{suffix}"), TensorType::new(dtype, shape), None);
+            let node = Node {
+                name: format!("{}/{}", self.new.value(y).name, op.name),
+                op,
+                inputs: [x, scale, zero].map(Some).to_vec(),
+                outputs: vec![y],
+                attributes: attributes.clone(),
+            };
+            self.new.nodes.push(node);
+            x = y;
+        }
+        Ok(x)
+    }
+
+    /// The new value in the place of an old one.
+    fn read(&mut self, id: ValueId) -> ValueId {
+        if let Some(new) = self.made.get(&id) {
+            return *new;
+        }
+        let new = self.copy(id);
+        self.made.insert(id, new);
+        new
+    }
+
+    /// A new value like an old one.
+    fn copy(&mut self, id: ValueId) -> ValueId {
+        self.new.add_value(self.old.value(id).clone())
+    }
+
+    fn add(&mut self, name: &str, ty: TensorType, data: Option<Data>) -> ValueId {
+        let name = self.unique(name);
+        self.new.add_value(Value { name, ty, data })
+    }
+
+    /// A name that no tensor of either graph has.
+    fn unique(&mut self, name: &str) -> String {
+        let mut candidate = name.to_owned();
+        let mut n = 1;
+        while !self.names.insert(candidate.clone()) {
+            n += 1;
+            candidate = format!("{name}_{n}");
+        }
+        candidate
+    }
+
+    fn note(&mut self, id: ValueId, is_weight: bool, encoding: &Encoding) {
+        let tensor = self.old.value(id).name.clone();
+        self.encodings.push(Encoded { tensor, is_weight, encoding: encoding.clone() });
+    }
+
+    fn not_finite(&self, id: ValueId) -> Error {
+        Error::NotFinite { component: self.old.name.clone(), tensor: self.old.value(id).name.clone() }
+    }
+}

@@ -1,0 +1,146 @@
+//! Which tensors of a graph are quantized, and how: decided before anything is written.
+//!
+//! Tensors that operators only move belong together: they have one encoding. Where what makes a tensor and what reads it
+//! want different integers, the reader's are made from the maker's by a conversion in between.
+
+use std::collections::BTreeMap;
+
+use edge_ir::{DType, Encoding, Graph, Node, ValueId};
+
+use crate::rules::{Operand, Rule};
+use crate::{Error, Range, Settings};
+
+/// Says what values a tensor takes, by its name, for integers of a type.
+pub type Ranges<'a> = &'a dyn Fn(&str, DType) -> Option<Range>;
+
+/// What is done to a graph.
+pub(crate) struct Plan {
+    /// For each node, the type of its activations; `None` if it stays in float.
+    pub(crate) types: Vec<Option<DType>>,
+    /// For each value, the set that it belongs to.
+    sets: Vec<usize>,
+    /// What is known of a set; sets that are not here stay in float.
+    known: BTreeMap<usize, (DType, Range)>,
+}
+
+impl Plan {
+    /// Decides.
+    ///
+    /// # Errors
+    /// If nothing says what values a tensor takes.
+    pub(crate) fn new(graph: &Graph, settings: &Settings, ranges: Ranges<'_>) -> Result<Self, Error> {
+        let mut types: Vec<Option<DType>> = graph.nodes.iter().map(|n| activations(graph, n, settings)).collect();
+        let sets = sets(graph, &types);
+        let chosen = types_of_sets(graph, &types, &sets);
+        for (node, ty) in graph.nodes.iter().zip(&mut types).filter(|(n, _)| is_move(n)) {
+            *ty = ty.and_then(|_| chosen.get(&sets[graph.index_of(node.outputs[0])]).copied());
+        }
+        let mut plan = Self { types, sets, known: BTreeMap::new() };
+        let values = ranges_of_sets(graph, &plan.sets, &chosen, ranges)?;
+        plan.known = chosen.into_iter().filter_map(|(set, ty)| Some((set, (ty, *values.get(&set)?)))).collect();
+        Ok(plan)
+    }
+
+    /// The encoding that a tensor is made in; `None` if it stays in float.
+    pub(crate) fn encoding(&self, graph: &Graph, id: ValueId) -> Option<Encoding> {
+        let (dtype, range) = self.known.get(&self.sets[graph.index_of(id)])?;
+        Some(range.encode(*dtype))
+    }
+
+    /// The encoding of this type that a reader wants a tensor in.
+    pub(crate) fn converted(&self, graph: &Graph, id: ValueId, dtype: DType) -> Option<Encoding> {
+        let (_, range) = self.known.get(&self.sets[graph.index_of(id)])?;
+        Some(range.encode(dtype))
+    }
+}
+
+pub(crate) fn is_move(node: &Node) -> bool {
+    Rule::of(node).is_some_and(|rule| rule.moves)
+}
+
+/// The type of a node's activations, before those of moves follow from their sets.
+fn activations(graph: &Graph, node: &Node, settings: &Settings) -> Option<DType> {
+    let floats = node.outputs.iter().all(|id| graph.ty(*id).dtype == DType::Float32);
+    Rule::of(node).filter(|_| floats)?;
+    settings.activations_of(node)
+}
+
+/// Joins what moves connect.
+fn sets(graph: &Graph, types: &[Option<DType>]) -> Vec<usize> {
+    let mut parent: Vec<usize> = (0..graph.values().count()).collect();
+    fn root(parent: &mut [usize], mut at: usize) -> usize {
+        while parent[at] != at {
+            parent[at] = parent[parent[at]];
+            at = parent[at];
+        }
+        at
+    }
+    for (node, ty) in graph.nodes.iter().zip(types) {
+        let Some(rule) = Rule::of(node).filter(|rule| rule.moves && ty.is_some()) else { continue };
+        let operands = (0..node.inputs.len()).filter(|i| rule.operand(graph, node, *i).is_some());
+        let read: Vec<ValueId> = operands.filter_map(|i| node.inputs[i]).collect();
+        let first = graph.index_of(node.outputs[0]);
+        for id in read.iter().chain(&node.outputs) {
+            let (a, b) = (root(&mut parent, first), root(&mut parent, graph.index_of(*id)));
+            parent[a.max(b)] = a.min(b);
+        }
+    }
+    (0..parent.len()).map(|at| root(&mut parent, at)).collect()
+}
+
+/// The type of each set: the widest of those that make its tensors or, if none does, of those that read them.
+fn types_of_sets(graph: &Graph, types: &[Option<DType>], sets: &[usize]) -> BTreeMap<usize, DType> {
+    let mut made: BTreeMap<usize, DType> = BTreeMap::new();
+    let mut read: BTreeMap<usize, DType> = BTreeMap::new();
+    let note = |into: &mut BTreeMap<usize, DType>, id: ValueId, ty: DType| {
+        let entry = into.entry(sets[graph.index_of(id)]).or_insert(ty);
+        if ty.bytes(1) > entry.bytes(1) {
+            *entry = ty;
+        }
+    };
+    for (node, ty) in graph.nodes.iter().zip(types).filter(|(n, _)| !is_move(n)) {
+        let (Some(ty), Some(rule)) = (ty, Rule::of(node)) else { continue };
+        node.outputs.iter().for_each(|id| note(&mut made, *id, *ty));
+        for (index, id) in node.inputs.iter().enumerate() {
+            if let (Some(Operand::Activation), Some(id)) = (rule.operand(graph, node, index), id) {
+                note(&mut read, *id, *ty);
+            }
+        }
+    }
+    read.extend(made);
+    read
+}
+
+/// The range of each set: of all that its tensors take where they are made.
+fn ranges_of_sets(
+    graph: &Graph,
+    sets: &[usize],
+    chosen: &BTreeMap<usize, DType>,
+    ranges: Ranges<'_>,
+) -> Result<BTreeMap<usize, Range>, Error> {
+    let mut found: BTreeMap<usize, Range> = BTreeMap::new();
+    let mut add = |id: ValueId, range: &dyn Fn(DType) -> Option<Range>| {
+        let set = sets[graph.index_of(id)];
+        let is_float = graph.ty(id).dtype == DType::Float32;
+        let Some(ty) = chosen.get(&set).filter(|_| is_float) else { return Ok::<(), Error>(()) };
+        let name = &graph.value(id).name;
+        let missing = || Error::NoRange { component: graph.name.clone(), tensor: name.clone() };
+        let range = range(*ty).ok_or_else(missing)?;
+        found.entry(set).and_modify(|r| *r = r.union(range)).or_insert(range);
+        Ok(())
+    };
+    let named = |id: ValueId| move |ty: DType| ranges(&graph.value(id).name, ty);
+    graph.inputs.iter().try_for_each(|id| add(*id, &named(*id)))?;
+    for (id, _, data) in graph.initializers() {
+        if chosen.contains_key(&sets[graph.index_of(id)]) {
+            add(id, &|_| Range::of(&data.to_f32s()))?;
+        }
+    }
+    for node in graph.nodes.iter().filter(|n| !is_move(n)) {
+        let gives = Rule::of(node).and_then(|rule| rule.gives);
+        for id in &node.outputs {
+            add(*id, &|ty| gives.or_else(|| ranges(&graph.value(*id).name, ty)))?;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,92 @@
+//! How a network is quantized: a scheme in a target's types.
+
+use std::collections::BTreeMap;
+
+use edge_ir::{DType, Node};
+use edge_spec::{Biases, Precision, Scheme};
+
+use crate::WeightScheme;
+
+/// Modules whose arithmetic has 16 bits where that of others has 8: the last step multiplies every error of the latents.
+const FINE_MODULES: &[&str] = &["scheduler"];
+/// Modules whose weights have 8 bits where those of others have 4: what enters and leaves the network passes them.
+const WIDE_MODULES: &[&str] = &["conv_in", "conv_out"];
+
+/// Modules that stay in float: angles of several turns, of which the sine is taken.
+const FLOAT_MODULES: &[&str] = &["time_proj"];
+
+/// How a graph is quantized.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Type of activations; float if absent.
+    pub activations: Option<DType>,
+    /// Type of activations of 16 bits, where 8 are too few.
+    pub fine: DType,
+    /// Type of weights; float if absent.
+    pub weights: Option<DType>,
+    /// Inputs that share a scale of 4-bit weights; all of a channel if absent.
+    pub block: Option<usize>,
+    /// Whether biases are `int32`.
+    pub integer_biases: bool,
+    /// Type of the second operand of a product of two activations of 16 bits, if it is another.
+    pub second: Option<DType>,
+    /// Types of gains, by operator.
+    pub gains: BTreeMap<String, DType>,
+    /// ONNX opset.
+    pub opset: u32,
+}
+
+impl Settings {
+    /// A scheme for a target. `None` if weights and activations both stay in float.
+    pub fn of(scheme: Scheme, precision: &Precision, opset: u32) -> Option<Self> {
+        let dtype = |integer: edge_spec::Integer| DType::from_name(integer.name());
+        let fine = dtype(precision.activations_16)?;
+        let (weights, activations) = match scheme {
+            Scheme::W8a16 => (DType::Int8, Some(fine)),
+            Scheme::W8a8 => (DType::Int8, Some(dtype(precision.activations_8)?)),
+            Scheme::W4a16 => (DType::Int4, Some(fine)),
+            Scheme::W8 => (DType::Int8, None),
+            Scheme::Fp16 => return None,
+        };
+        Some(Self {
+            activations,
+            fine,
+            weights: Some(weights),
+            block: precision.block,
+            integer_biases: precision.biases == Biases::Int32,
+            second: precision.matmul_second_16.and_then(dtype),
+            gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
+            opset,
+        })
+    }
+
+    /// The type of the activations of a node that can be quantized.
+    pub(crate) fn activations_of(&self, node: &Node) -> Option<DType> {
+        if FLOAT_MODULES.iter().any(|module| is_part(node, module)) {
+            return None;
+        }
+        let fine = FINE_MODULES.iter().any(|module| is_part(node, module));
+        self.activations.map(|ty| if fine { self.fine } else { ty })
+    }
+
+    /// How the weight of a node is quantized, which has this shape and its output channels on this axis.
+    pub(crate) fn weight_of(&self, node: &Node, shape: &[usize], axis: usize) -> Option<WeightScheme> {
+        let dtype = self.weights?;
+        let wide = WIDE_MODULES.iter().any(|module| is_part(node, module)) || node.int("group", 1) > 1;
+        let dtype = if dtype == DType::Int4 && wide { DType::Int8 } else { dtype };
+        // Blocks of a convolution over several pixels would have a scale for each of them.
+        let matrix = shape.iter().skip(2).all(|d| *d == 1);
+        let block = self.block.filter(|_| dtype == DType::Int4 && matrix);
+        Some(WeightScheme { dtype, axis, block })
+    }
+
+    /// The type of the gain of a norm: as wide as its activations, if nothing else is said.
+    pub(crate) fn gain_of(&self, node: &Node, activations: DType) -> DType {
+        self.gains.get(node.op.name).copied().unwrap_or(activations)
+    }
+}
+
+/// Whether a node is of a module, which may be part of a larger graph.
+fn is_part(node: &Node, module: &str) -> bool {
+    node.module().split('.').any(|part| part == module)
+}

@@ -1,0 +1,177 @@
+//! The scales of weights: symmetric, one for each output channel or for each block of its inputs.
+//!
+//! Where it pays, a scale is smaller than the greatest weight asks for: the few weights that are cut then cost less than
+//! the finer steps of the others gain. The error that decides is the mean square.
+
+use edge_ir::encoding::limits;
+use edge_ir::{DType, Data, Encoding, Granularity, TensorType};
+use rayon::prelude::*;
+
+use crate::range::positive;
+
+/// How a weight is to be quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightScheme {
+    /// Type of the integers; signed.
+    pub dtype: DType,
+    /// The axis of output channels: 0, or 1 of a matrix.
+    pub axis: usize,
+    /// Inputs that share a scale; all of a channel if absent.
+    pub block: Option<usize>,
+}
+
+/// The fraction of the greatest weight by which candidates for a cut differ, and how many there are, by bits.
+const CUTS: &[(DType, f32, u8)] = &[(DType::Int4, 0.03, 24), (DType::Int8, 0.04, 12)];
+
+/// The encoding of a `float32` weight; `None` if it has numbers that are not finite, or the scheme does not fit it.
+///
+/// Memory use is that of a channel for each thread, or of the weight, if channels are not its first axis.
+pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme) -> Option<Encoding> {
+    let channels = *ty.shape.get(scheme.axis)?;
+    let depth = usize::try_from(ty.elements()).ok()? / channels.max(1);
+    if scheme.axis > 0 && ty.shape.len() != 2 {
+        return None;
+    }
+    let transposed = match scheme.axis {
+        0 => None,
+        _ => Some(Data::owned(data.transpose(depth, channels, 4)?.bytes().into_owned())),
+    };
+    let rows = transposed.as_ref().unwrap_or(data);
+    let channel = |index: usize| {
+        let numbers = rows.slice(&[channels, depth], 0, index..index + 1, 4)?.to_f32s();
+        let sound = numbers.len() == depth && numbers.iter().all(|x| x.is_finite());
+        let parts = numbers.chunks(scheme.block.unwrap_or(depth).max(1));
+        sound.then(|| parts.map(|part| scale(part, scheme.dtype)).collect::<Vec<f32>>())
+    };
+    let scales: Vec<Vec<f32>> = (0..channels).into_par_iter().map(channel).collect::<Option<_>>()?;
+    let Some(size) = scheme.block else {
+        return Some(Encoding::symmetric(scheme.dtype, Granularity::Axis(scheme.axis), scales.concat()));
+    };
+    let axis = 1 - scheme.axis;
+    let in_order = match scheme.axis {
+        0 => scales.concat(),
+        _ => (0..depth.div_ceil(size)).flat_map(|block| scales.iter().map(move |s| s[block])).collect(),
+    };
+    Some(Encoding::symmetric(scheme.dtype, Granularity::Blocks { axis, size }, in_order))
+}
+
+/// The best scale for weights that share it.
+fn scale(weights: &[f32], dtype: DType) -> f32 {
+    let (_, high) = limits(dtype).unwrap_or((-128, 127));
+    let greatest = weights.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
+    let whole = positive(f64::from(greatest) / f64::from(high));
+    let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| greatest > 0.0) else {
+        return whole;
+    };
+    let candidates = (0..*count).map(|k| whole * (1.0 - step * f32::from(k)));
+    let mut best = (whole, f64::INFINITY);
+    for scale in candidates {
+        let error = error(weights, scale, dtype);
+        if error < best.1 {
+            best = (scale, error);
+        }
+    }
+    best.0
+}
+
+/// The sum of squared differences of weights and their steps, in an order that depends on their number alone.
+fn error(weights: &[f32], scale: f32, dtype: DType) -> f64 {
+    const LANES: usize = 16;
+    const ROUND: f32 = 12_582_912.0;
+    let (low, high) = limits(dtype).unwrap_or((-128, 127));
+    #[expect(clippy::cast_precision_loss, reason = "16 bits at most")]
+    let (low, high) = (low as f32, high as f32);
+    let square = |w: f32| {
+        let step = ((w / scale).max(low).min(high) + ROUND) - ROUND;
+        let d = w - step * scale;
+        d * d
+    };
+    let mut total = 0.0;
+    // Partial sums stay short, so that float32 holds them.
+    for part in weights.chunks(64 * LANES) {
+        let mut lanes = [0.0_f32; LANES];
+        let (whole, rest) = part.as_chunks::<LANES>();
+        for w in whole {
+            for (lane, w) in lanes.iter_mut().zip(w) {
+                *lane += square(*w);
+            }
+        }
+        for (lane, w) in lanes.iter_mut().zip(rest) {
+            *lane += square(*w);
+        }
+        total += lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INT8: WeightScheme = WeightScheme { dtype: DType::Int8, axis: 0, block: None };
+
+    fn matrix(shape: [usize; 2], numbers: &[f32], scheme: WeightScheme) -> Option<Encoding> {
+        encode(&Data::f32s(numbers), &TensorType::new(DType::Float32, shape), scheme)
+    }
+
+    /// The root of the mean squared error.
+    fn rms(encoding: &Encoding, shape: &[usize], numbers: &[f32]) -> f64 {
+        let data = Data::f32s(numbers);
+        let back = data.quantize(shape, encoding.clone()).and_then(|q| q.dequantize(shape, encoding.clone()));
+        let squares =
+            back.expect("views").to_f32s().iter().zip(numbers).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        (squares / f64::from(u32::try_from(numbers.len()).expect("few"))).sqrt()
+    }
+
+    /// Numbers that look normally distributed.
+    fn normal(count: usize) -> Vec<f32> {
+        let mut state = 1_u32;
+        let mut uniform = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from(u16::try_from(state >> 16).expect("16 bits")) / 65_536.0 - 0.5
+        };
+        (0..count).map(|_| (0..12).map(|_| uniform()).sum()).collect()
+    }
+
+    #[test]
+    fn channels_have_their_own_scales() {
+        let encoding = matrix([2, 2], &[1.0, -127.0, 0.5, 0.25], INT8).expect("finite");
+        assert!((encoding.scales[0] - 1.0).abs() < 0.05 && encoding.scales[1] < 0.01, "{:?}", encoding.scales);
+        let columns = WeightScheme { axis: 1, ..INT8 };
+        let encoding = matrix([2, 2], &[1.0, -127.0, 0.5, 0.25], columns).expect("finite");
+        assert_eq!(encoding.granularity, Granularity::Axis(1));
+        assert!(encoding.scales[0] < 0.01 && encoding.scales[1] > 0.9, "{:?}", encoding.scales);
+        assert!(matrix([1, 2], &[f32::NAN, 1.0], INT8).is_none());
+    }
+
+    #[test]
+    fn a_cut_is_better_than_none_and_blocks_are_better_than_channels() {
+        let numbers = normal(4096);
+        let shape = [4, 1024];
+        let greatest = |c: &[f32]| c.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
+        let plain = |dtype, high: f32| {
+            let scales = numbers.chunks(1024).map(|c| greatest(c) / high).collect();
+            rms(&Encoding::symmetric(dtype, Granularity::Axis(0), scales), &shape, &numbers)
+        };
+        let of = |dtype, block| {
+            let scheme = WeightScheme { dtype, axis: 0, block };
+            rms(&matrix(shape, &numbers, scheme).expect("finite"), &shape, &numbers)
+        };
+        let cut = of(DType::Int4, None);
+        assert!(cut < 0.95 * plain(DType::Int4, 7.0), "{cut}");
+        assert!(of(DType::Int4, Some(32)) < 0.85 * cut);
+        assert!(of(DType::Int8, None) <= plain(DType::Int8, 127.0));
+        assert!(of(DType::Int16, None) <= plain(DType::Int16, 32_767.0) * 1.000_1);
+    }
+
+    #[test]
+    fn blocks_of_columns_lie_as_onnx_has_them() {
+        // Four inputs of two channels, in blocks of two: the first block is small, the second large.
+        let numbers = [0.1, 1.0, 0.1, 1.0, 10.0, 100.0, 10.0, 100.0];
+        let scheme = WeightScheme { dtype: DType::Int8, axis: 1, block: Some(2) };
+        let encoding = matrix([4, 2], &numbers, scheme).expect("finite");
+        assert_eq!(encoding.granularity, Granularity::Blocks { axis: 0, size: 2 });
+        let expected = [0.1, 1.0, 10.0, 100.0].map(|v| v / 127.0);
+        assert!(encoding.scales.iter().zip(expected).all(|(a, b)| (a - b).abs() < 0.05 * b), "{:?}", encoding.scales);
+    }
+}

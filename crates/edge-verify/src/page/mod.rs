@@ -1,0 +1,272 @@
+//! `report.html`: the report for a person, one file that needs no other.
+
+mod chart;
+
+use edge_spec::{Check, Comparison, Layer, Part, Report, Verdict};
+use minijinja::{Environment, context};
+use serde::Serialize;
+
+use crate::metrics::MOST_DB;
+
+const TEMPLATE: &str = include_str!("page.html");
+/// The ending tells the template engine to escape.
+const NAME: &str = "page.html";
+
+/// Rows of the table of the worst layers.
+const WORST: usize = 12;
+/// Pictures up to this width are shown with their pixels as squares.
+const SMALL: usize = 128;
+
+/// A prompt's pictures, as PNG files.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// The reference's.
+    pub reference: Vec<u8>,
+    /// The candidate's.
+    pub candidate: Vec<u8>,
+    /// Where they differ.
+    pub difference: Vec<u8>,
+    /// How much brighter it is than the difference.
+    pub gain: u8,
+    /// Pixels in a row.
+    pub width: usize,
+    /// The latents after each step that both models show.
+    pub steps: Vec<ShownStep>,
+}
+
+/// A latent after a step, as PNG files.
+#[derive(Clone, Debug, Default)]
+pub struct ShownStep {
+    /// The step's index.
+    pub step: usize,
+    /// The reference's.
+    pub reference: Vec<u8>,
+    /// The candidate's.
+    pub candidate: Vec<u8>,
+}
+
+/// The page. `names` are those of the candidate and the reference; `shown` has the pictures of the first prompts.
+///
+/// # Errors
+/// If the template does not fit the report: a fault of this crate.
+pub fn page(report: &Report, names: [&str; 2], shown: &[Shown]) -> Result<String, PageError> {
+    let mut environment = Environment::new();
+    environment.add_filter("number", |value: f64| value.to_string());
+    environment.add_filter("db", decibels);
+    environment.add_template(NAME, TEMPLATE)?;
+    let failed = report.checks.iter().find(|check| check.verdict == Verdict::Fail);
+    let small = shown.first().is_none_or(|s| s.width <= SMALL);
+    let text = environment.get_template(NAME)?.render(context! {
+        word => word(report.verdict),
+        verdict => report.verdict,
+        candidate => names[0],
+        reference => names[1],
+        failed => failed.map(CheckRow::new),
+        culprit => report.profile.as_ref().and_then(|p| p.culprit.as_ref()),
+        precision => &report.precision,
+        run => &report.run,
+        producer => &report.producer,
+        checks => report.checks.iter().map(CheckRow::new).collect::<Vec<_>>(),
+        gallery => shown.iter().enumerate().map(|(i, s)| gallery(report, i, s)).collect::<Vec<_>>(),
+        rendering => if small { "pixelated" } else { "auto" },
+        chart => chart::chart(report),
+        worst => worst(report),
+        tensors => report.tensors.iter().map(TensorRow::new).collect::<Vec<_>>(),
+        components => report.components.iter().map(PartRow::new).collect::<Vec<_>>(),
+        measured => &report.measured,
+    })?;
+    Ok(text)
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make the page of the report")]
+pub struct PageError(#[from] minijinja::Error);
+
+#[derive(Serialize)]
+struct CheckRow<'a> {
+    #[serde(flatten)]
+    check: &'a Check,
+    word: &'static str,
+    limit: String,
+}
+
+impl<'a> CheckRow<'a> {
+    fn new(check: &'a Check) -> Self {
+        let least = check.least.map(|least| format!("≥ {least}"));
+        let most = check.most.map(|most| format!("≤ {most}"));
+        let limit = least.into_iter().chain(most).collect::<Vec<_>>().join(", ");
+        Self { check, word: word(check.verdict), limit }
+    }
+}
+
+#[derive(Serialize)]
+struct TensorRow<'a> {
+    #[serde(flatten)]
+    tensor: &'a Comparison,
+    limits: String,
+    float16: String,
+}
+
+impl<'a> TensorRow<'a> {
+    fn new(tensor: &'a Comparison) -> Self {
+        Self { tensor, limits: percent(tensor.at_limits), float16: percent(tensor.float16_use) }
+    }
+}
+
+#[derive(Serialize)]
+struct PartRow<'a> {
+    #[serde(flatten)]
+    part: &'a Part,
+    size: String,
+}
+
+impl<'a> PartRow<'a> {
+    fn new(part: &'a Part) -> Self {
+        let tenths = part.weight_bytes.saturating_mul(10) >> 20;
+        Self { part, size: format!("{}.{} MiB", tenths / 10, tenths % 10) }
+    }
+}
+
+#[derive(Serialize)]
+struct LayerRow<'a> {
+    #[serde(flatten)]
+    layer: &'a Layer,
+    float16: String,
+}
+
+/// The layers with the greatest errors.
+fn worst(report: &Report) -> Vec<LayerRow<'_>> {
+    let mut layers: Vec<&Layer> = report.profile.iter().flat_map(|profile| &profile.layers).collect();
+    layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    layers.truncate(WORST);
+    layers.into_iter().map(|layer| LayerRow { layer, float16: percent(layer.float16_use) }).collect()
+}
+
+#[derive(Serialize)]
+struct GalleryRow<'a> {
+    text: &'a str,
+    reference: String,
+    candidate: String,
+    difference: String,
+    gain: u8,
+    measures: String,
+    steps: Vec<StepRow>,
+}
+
+#[derive(Serialize)]
+struct StepRow {
+    number: usize,
+    reference: String,
+    candidate: String,
+    sqnr_db: f64,
+}
+
+fn gallery<'a>(report: &'a Report, index: usize, shown: &Shown) -> GalleryRow<'a> {
+    let found = report.pictures.iter().find(|picture| picture.prompt == index + 1);
+    let latent = |step: usize| {
+        let fits = |t: &&Comparison| t.tensor == "latent" && t.prompt == index + 1 && t.step == Some(step + 1);
+        report.tensors.iter().find(fits).map_or(-MOST_DB, |t| t.sqnr_db)
+    };
+    let step = |s: &ShownStep| StepRow {
+        number: s.step + 1,
+        reference: data_uri(&s.reference),
+        candidate: data_uri(&s.candidate),
+        sqnr_db: latent(s.step),
+    };
+    GalleryRow {
+        text: report.run.prompts.get(index).map_or("", |prompt| &prompt.text),
+        reference: data_uri(&shown.reference),
+        candidate: data_uri(&shown.candidate),
+        difference: data_uri(&shown.difference),
+        gain: shown.gain,
+        measures: found.map_or_else(String::new, |p| format!("{}, SSIM {:.4}", decibels(p.psnr_db), p.ssim)),
+        steps: shown.steps.iter().map(step).collect(),
+    }
+}
+
+fn decibels(value: f64) -> String {
+    if value >= MOST_DB { "equal".to_owned() } else { format!("{value:.1} dB") }
+}
+
+fn data_uri(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", base64::encode(png))
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    if verdict == Verdict::Pass { "pass" } else { "FAIL" }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_spec::{Profile, PromptRun, Run};
+
+    use super::*;
+
+    fn report() -> Report {
+        let layer = |node: &str, sqnr_db| Layer {
+            component: "unet".into(),
+            step: Some(1),
+            node: node.into(),
+            op: "Conv".into(),
+            input_sqnr_db: 120.0,
+            sqnr_db,
+            float16_use: 0.001,
+        };
+        let check = |name: &str, value: f64, verdict| Check {
+            name: name.into(),
+            component: "unet".into(),
+            step: None,
+            at: "prompt 1".into(),
+            value,
+            least: Some(65.0),
+            most: None,
+            reason: "because".into(),
+            verdict,
+        };
+        Report {
+            verdict: Verdict::Fail,
+            precision: "float32".into(),
+            run: Run {
+                steps: 1,
+                guidance: 8.0,
+                prompts: vec![PromptRun { text: "<b>cats & dogs</b>".into(), seed: Some(0) }],
+            },
+            checks: vec![check("fine", 99.0, Verdict::Pass), check("poor", 31.0, Verdict::Fail)],
+            profile: Some(Profile {
+                culprit: Some(layer("conv_in", 31.0)),
+                layers: vec![layer("conv_in", 31.0), layer("conv_out", 30.0)],
+            }),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn the_page_is_whole_and_safe() {
+        let shown = Shown { reference: vec![1], candidate: vec![2], difference: vec![3], gain: 8, ..Shown::default() };
+        let page = page(&report(), ["a", "b"], &[shown]).expect("a page");
+        for part in [
+            "<div class=\"word\">FAIL</div>",
+            "<strong>unet</strong>: <code>poor</code> is 31 at prompt 1, expected ≥ 65.",
+            "First layer at fault: <code>conv_in</code> (Conv), unet, step 1: 31.0 dB, its inputs: 120.0 dB.",
+            "1. &lt;b&gt;cats &amp; dogs&lt;&#x2f;b&gt;",
+            "<img src=\"data:image&#x2f;png;base64,AQ==\" alt=\"reference, prompt 1\">",
+            "<title>conv_out (Conv), unet, step 1: 30 dB</title>",
+        ] {
+            assert!(page.contains(part), "`{part}` is not in\n{page}");
+        }
+        for foreign in ["http:", "https:", "<script", "@import", "url("] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn an_empty_report_has_a_page() {
+        let page = page(&Report::default(), ["a", "b"], &[]).expect("a page");
+        assert!(!page.contains("<svg") && page.contains("Components"));
+    }
+}

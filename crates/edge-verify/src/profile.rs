@@ -1,0 +1,170 @@
+//! The error of each layer, and the first that makes one.
+//!
+//! Nodes of the two models are compared where they have one place and shape. Folding and lowering move work from one node
+//! to another (a time embedding's projection becomes a convolution's bias), so that two nodes of one name may differ
+//! and all that follows be equal: such a node is left out. What is left and goes wrong where its inputs were right is the
+//! culprit.
+
+use std::collections::BTreeMap;
+
+use edge_ir::{Graph, ValueId};
+use edge_spec::{Check, Layer, Profile};
+
+use crate::metrics::{MOST_DB, rounded};
+use crate::place::place;
+
+/// How far below its inputs the culprit's signal to error is, in dB: an error of twice their size.
+const JUMP_DB: f64 = 6.0;
+/// How far above that of the check that failed it may be: what follows a fault in a part of a network dilutes it.
+const DILUTION_DB: f64 = 6.0;
+
+/// What was found of one node's output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measure {
+    /// Signal to error, in dB.
+    pub sqnr_db: f64,
+    /// The candidate's greatest magnitude as a part of what float16 holds.
+    pub float16_use: f64,
+}
+
+/// One run of a graph of the candidate.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The component that the graph is.
+    pub component: &'a str,
+    /// The step's index, where the same graph is run for each.
+    pub step: Option<usize>,
+    /// The graph.
+    pub graph: &'a Graph,
+    /// What was found, by the nodes' indices.
+    pub measures: &'a BTreeMap<usize, Measure>,
+}
+
+/// The profile of a candidate whose graphs ran in this order. Where a check failed, the culprit is looked for in its
+/// component and step, among the layers below `least_db`, or not much better than what failed.
+pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profile {
+    let sqnr = failed.filter(|check| check.name.ends_with("sqnr_db")).map(|check| check.value + DILUTION_DB);
+    let least_db = sqnr.map_or(least_db, |db| db.max(least_db));
+    let mut layers = Vec::new();
+    let mut carried = MOST_DB;
+    for run in runs {
+        carried = run.layers(least_db, failed, carried, &mut layers);
+    }
+    let suspect = |layer: &Layer, check: &Check| {
+        // What moved into the text encoder is of all steps.
+        let here = layer.step.is_none_or(|step| check.step.is_none_or(|failed| failed == step));
+        let spoiled = layer.sqnr_db < least_db && layer.input_sqnr_db - layer.sqnr_db >= JUMP_DB;
+        here && layer.component == check.component && spoiled
+    };
+    let culprit = failed.and_then(|check| layers.iter().find(|layer| suspect(layer, check)).cloned());
+    Profile { culprit, layers }
+}
+
+impl Run<'_> {
+    /// Adds this run's layers; takes and gives the signal to error that goes from graph to graph.
+    fn layers(&self, least_db: f64, failed: Option<&Check>, carried: f64, layers: &mut Vec<Layer>) -> f64 {
+        let measured = self.credible(least_db, failed);
+        let mut quality: BTreeMap<ValueId, f64> = self.graph.inputs.iter().map(|id| (*id, carried)).collect();
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            let inputs = node.inputs.iter().flatten().filter_map(|id| quality.get(id)).copied();
+            let Some(input) = inputs.reduce(f64::min) else { continue };
+            let measure = measured.get(&index);
+            let sqnr = measure.map_or(input, |m| m.sqnr_db);
+            quality.extend(node.outputs.iter().map(|id| (*id, sqnr)));
+            let place = place(self.component, &node.name);
+            let Some(measure) = measure.filter(|_| !place.negative) else { continue };
+            layers.push(Layer {
+                component: place.component,
+                step: place.step.or(self.step).map(|step| step + 1),
+                node: place.node,
+                op: node.op.name.into(),
+                input_sqnr_db: rounded(input),
+                sqnr_db: measure.sqnr_db,
+                float16_use: measure.float16_use,
+            });
+        }
+        self.graph.outputs.iter().filter_map(|id| quality.get(id)).copied().reduce(f64::min).unwrap_or(carried)
+    }
+
+    /// The measures of nodes that are the reference's: a bad one counts only if a reader of it, or the caller, has the
+    /// error too. What the caller gets from a node that the reference lacks has it if the component failed.
+    fn credible(&self, least_db: f64, failed: Option<&Check>) -> BTreeMap<usize, Measure> {
+        let readers = self.graph.consumers();
+        // Whether an error in a node's output reaches what is measured after it; from the last node to the first.
+        let mut spreads = vec![false; self.graph.nodes.len()];
+        for (index, node) in self.graph.nodes.iter().enumerate().rev() {
+            let suspected =
+                || failed.is_some_and(|check| check.component == place(self.component, &node.name).component);
+            let given = self.measures.contains_key(&index) || suspected();
+            let seen = node.outputs.iter().any(|id| {
+                (given && self.graph.outputs.contains(id))
+                    || readers[self.graph.index_of(*id)].iter().any(|reader| match self.measures.get(reader) {
+                        Some(measure) => measure.sqnr_db < least_db && spreads[*reader],
+                        None => spreads[*reader],
+                    })
+            });
+            spreads[index] = seen;
+        }
+        let credible = |(index, measure): (&usize, &Measure)| measure.sqnr_db >= least_db || spreads[*index];
+        self.measures.iter().filter(|(index, measure)| credible((*index, *measure))).map(|(i, m)| (*i, *m)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::{Builder, Checked, DType};
+
+    use super::*;
+
+    /// `a` and `b` read the input, `c` reads both, `d` reads `c`.
+    fn graph() -> Checked<Graph> {
+        let mut g = Builder::new("unet");
+        let x = g.input("x", DType::Float32, &[2]);
+        let a = g.node("Relu", "a", &[x], &[]).expect("a node");
+        let b = g.node("Relu", "b", &[x], &[]).expect("a node");
+        let c = g.node("Add", "c", &[a, b], &[]).expect("a node");
+        let d = g.node("Relu", "d", &[c], &[]).expect("a node");
+        g.output("out", d);
+        g.finish().expect("a graph")
+    }
+
+    fn profiled(measures: &[(usize, f64)]) -> (Option<String>, Vec<String>) {
+        let graph = graph();
+        let measures = measures.iter().map(|(i, db)| (*i, Measure { sqnr_db: *db, float16_use: 0.0 })).collect();
+        let run = Run { component: "unet", step: Some(0), graph: &graph, measures: &measures };
+        let check = Check {
+            name: "unet_output_sqnr_db".into(),
+            component: "unet".into(),
+            step: Some(1),
+            at: String::new(),
+            value: 29.0,
+            least: Some(60.0),
+            most: None,
+            reason: String::new(),
+            verdict: edge_spec::Verdict::Fail,
+        };
+        let profile = profile(&[run], Some(&check), 60.0);
+        (profile.culprit.map(|l| l.node), profile.layers.into_iter().map(|l| l.node).collect())
+    }
+
+    #[test]
+    fn the_first_layer_that_spoils_good_inputs_is_the_culprit() {
+        let (culprit, layers) = profiled(&[(0, 120.0), (1, 30.0), (2, 33.0), (3, 29.0)]);
+        assert_eq!(culprit.as_deref(), Some("b"));
+        assert_eq!(layers, ["a", "b", "c", "d"]);
+        assert_eq!(profiled(&[(0, 120.0), (1, 118.0), (2, 110.0), (3, 61.0)]).0, None);
+        // `b` cannot be compared: what reads it is the first to show the error.
+        assert_eq!(profiled(&[(0, 120.0), (2, 33.0), (3, 33.0)]).0.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_layer_whose_readers_are_right_is_not_the_reference_s() {
+        let (culprit, layers) = profiled(&[(0, 3.0), (1, 118.0), (2, 110.0), (3, 108.0)]);
+        assert_eq!(culprit, None);
+        assert_eq!(layers, ["b", "c", "d"]);
+        // Two in a row are no more of an error than one, if what reads them is right.
+        assert_eq!(profiled(&[(0, 3.0), (1, 118.0), (2, 4.0), (3, 108.0)]).0, None);
+        // The last one has no reader but the caller.
+        assert_eq!(profiled(&[(0, 120.0), (1, 118.0), (2, 110.0), (3, 8.0)]).0.as_deref(), Some("d"));
+    }
+}

@@ -1,0 +1,134 @@
+//! `edgetool package`: a verified model becomes a bundle.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use edge_import::Options;
+use edge_ir::{Checked, Graph};
+use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
+use edge_spec::bundle::{self, Content, Measure};
+use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Target};
+
+use super::lower::supported;
+use super::model::Model;
+use super::{golden, inspect};
+use crate::cli::{Package, THIS_PROGRAM};
+use crate::report;
+use crate::staging::Staging;
+
+/// Packs as the arguments say.
+pub(crate) fn package(args: &Package) -> Result<()> {
+    super::set_threads(args.threads)?;
+    let (target, device) = Target::find_for_device(&args.target)?;
+    let staging = Staging::file(&args.output)?;
+    pack(args, &target, device.as_deref(), staging.path())
+        .with_context(|| format!("cannot package `{}` for `{}`", args.model.display(), args.target))?;
+    staging.commit()?;
+    if !args.quiet {
+        let size = args.output.metadata().map_or(0, |m| m.len());
+        let size = inspect::scaled(size, 1024.0, "B");
+        report::say(format!("packed `{}` into `{}`, {size}", args.model.display(), args.output.display()));
+    }
+    Ok(())
+}
+
+fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> Result<()> {
+    edge_package::find(target)?.check(target)?;
+    if !args.model.join(MANIFEST_FILE).exists() {
+        let text = format!("`{}` has no `{MANIFEST_FILE}`", args.model.display());
+        return Err(report::with_hint(text, "name a folder that `edgetool convert` wrote"));
+    }
+    let manifest = Manifest::open(&args.model)?;
+    let files = measured(&args.model)?;
+    let text = verified(args, &manifest, &files)?;
+    let model = Model::open(&args.model, None, Options::default())?;
+    let graphs = fitting(&model, &manifest, target)?;
+    let runner = args.with_runner.as_deref().map(runner).transpose()?;
+    let (played, samples) = golden::play(args, &model)?;
+    let source = Source {
+        producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")),
+        manifest: &manifest,
+        graphs: &graphs,
+        files: &files,
+        report: &text,
+        target,
+        device,
+        played: &played,
+        samples: &samples,
+        runner: runner.as_deref(),
+    };
+    let Assembled { mut manifest, contents, known } = assemble(&source)?;
+    let measures = bundle::list(&mut manifest, &contents, &known)?;
+    let sign = |key: &PathBuf| -> Result<String> {
+        let read = || format!("cannot read `{}`", key.display());
+        let key = std::fs::read_to_string(key).with_context(read)?;
+        bundle::sign(manifest.text().as_bytes(), &key).map_err(|error| match error {
+            bundle::SignError::Encrypted => {
+                report::with_hint(error.to_string(), "make one for this with `minisign -G -W`")
+            }
+            other => other.into(),
+        })
+    };
+    let signature = args.secret_key.as_ref().map(sign).transpose()?;
+    Ok(bundle::write(path, &manifest, signature.as_deref(), &contents, &measures)?)
+}
+
+/// All files of the model's folder, and what they are now.
+fn measured(folder: &Path) -> Result<BTreeMap<String, (PathBuf, Measure)>> {
+    let measure = |(name, path): (String, PathBuf)| -> Result<_> {
+        let measure = Content::File(path.clone()).measure()?;
+        Ok((name, (path, measure)))
+    };
+    model_files(folder)?.into_iter().map(measure).collect()
+}
+
+/// The text of a report that lets these files pass.
+fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathBuf, Measure)>) -> Result<String> {
+    let path = args.report.clone().unwrap_or_else(|| args.model.join(REPORT_FILE));
+    if args.report.is_none() && !path.exists() {
+        let text = format!("`{}` was not verified: it has no `{REPORT_FILE}`", args.model.display());
+        return Err(report::with_hint(text, "run `edgetool verify` on it, or name its report with `--report`"));
+    }
+    let found = Report::read(&path)?;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let measures = files.iter().map(|(name, (_, measure))| (name.clone(), measure.clone())).collect();
+    let hint = |error: &GateError| match error {
+        GateError::Failed => format!("`{}` says where", path.display()),
+        GateError::Changed { .. } | GateError::Missing { .. } | GateError::Unmeasured { .. } => {
+            "verify the model as it is now, and package it again".to_owned()
+        }
+    };
+    gate(&found, manifest, &measures).map_err(|error| report::no(error.to_string(), Some(hint(&error))))?;
+    Ok(text)
+}
+
+/// The model's graphs, in order; the answer no, if the target does not take them.
+fn fitting(model: &Model, manifest: &Manifest, target: &Target) -> Result<Vec<Checked<Graph>>> {
+    let again = Some(format!("convert the checkpoint again with `--target {}`", target.name));
+    if manifest.opset > target.graph.opset {
+        let (found, most) = (manifest.opset, target.graph.opset);
+        return Err(report::no(format!("the graphs are of opset {found}, the target takes {most} at most"), again));
+    }
+    let mut target = target.clone();
+    if target.precision.is_some() {
+        target.ops.extend(["QuantizeLinear", "DequantizeLinear"].map(str::to_owned));
+    }
+    let mut graphs = Vec::new();
+    for name in model.components() {
+        let graph = model.graph(&name)?;
+        supported(&graph, &target).map_err(|error| report::no(error.to_string(), again.clone()))?;
+        graphs.push(graph);
+    }
+    Ok(graphs)
+}
+
+/// The runner's executable: the one given, or this program.
+fn runner(given: &Path) -> Result<Vec<u8>> {
+    let path = if given == Path::new(THIS_PROGRAM) {
+        std::env::current_exe().context("cannot find this program's own file")?
+    } else {
+        given.to_owned()
+    };
+    std::fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))
+}

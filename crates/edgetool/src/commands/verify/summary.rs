@@ -1,0 +1,73 @@
+//! What a report says, in the lines of a terminal.
+
+use std::path::Path;
+
+use edge_spec::{Check, Layer, Report, Verdict};
+
+use crate::cli::Verify;
+
+/// Verdict first, then a line for each check.
+pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> String {
+    let verdict = word(report.verdict);
+    let (steps, prompts) = (report.run.steps, report.run.prompts.len());
+    let head = format!(
+        "{verdict}  `{}` against `{}`: {}, {steps} {}, guidance {}, {prompts} {}",
+        candidate.display(),
+        reference.display(),
+        report.precision,
+        plural(steps, "step"),
+        report.run.guidance,
+        plural(prompts, "prompt")
+    );
+    let mut lines = vec![head];
+    lines.extend(report.checks.iter().map(line));
+    if let Some(profile) = &report.profile {
+        lines.push(match &profile.culprit {
+            Some(culprit) => format!("first layer at fault: {}", layer(culprit)),
+            None if report.verdict == Verdict::Pass => format!("no layer at fault among {}", profile.layers.len()),
+            None => format!("no layer at fault among {} that both models have", profile.layers.len()),
+        });
+    }
+    lines.join("\n")
+}
+
+/// Why the answer is no.
+pub(super) fn reason(report: &Report) -> Option<String> {
+    let check = report.checks.iter().find(|check| check.verdict == Verdict::Fail)?;
+    let Check { name, component, at, value, .. } = check;
+    Some(format!("{component}: {name} is {value} ({at}), expected {}", limit(check)))
+}
+
+/// What to do about it.
+pub(super) fn hint(args: &Verify, report: &Report) -> Option<String> {
+    if let Some(profile) = &report.profile {
+        return profile.culprit.as_ref().map(|culprit| format!("look at {}", layer(culprit)));
+    }
+    let golden = args.against.extension().is_some_and(|e| e == "safetensors");
+    (!golden).then(|| "`--bisect` finds the layer at which the models part".to_owned())
+}
+
+fn line(check: &Check) -> String {
+    let Check { name, component, at, value, verdict, .. } = check;
+    format!("  {}  {component:<13} {name:<26} {value:<10} {:<18} {at}", word(*verdict), limit(check)).trim_end().into()
+}
+
+fn limit(check: &Check) -> String {
+    let least = check.least.map(|least| format!("at least {least}"));
+    let most = check.most.map(|most| format!("at most {most}"));
+    least.into_iter().chain(most).collect::<Vec<_>>().join(", ")
+}
+
+fn layer(layer: &Layer) -> String {
+    let Layer { component, step, node, op, input_sqnr_db, sqnr_db, .. } = layer;
+    let step = step.map_or_else(String::new, |step| format!(", step {step}"));
+    format!("`{node}` ({op}) of {component}{step}: {sqnr_db} dB, its inputs {input_sqnr_db} dB")
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    if verdict == Verdict::Pass { "pass" } else { "FAIL" }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Quantized models in onnxruntime: they load, and give what edgetool's executor gives.
+
+    agree.py --work DIR --edgetool target/release/edgetool [--seed N] [VARIANT...]
+
+First the operators: random cases of QuantizeLinear and DequantizeLinear, bit by bit. Then, for each variant that
+tests/parity/parity.py has left in DIR: the checkpoint is converted for qnn with its steps folded, calibrated, and
+quantized in every way; each UNet's output is compared in steps of its quantized output. The last line is
+`N passed, N failed`; the exit status is 1 when one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file, save_file
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "tests/reference"))
+import make_quantize_cases as cases  # noqa: E402
+
+PROMPTS = REPO / "recipes/shapes/prompts/calibration.txt"
+# Sums in another order put a value on the other side of a tie now and then, and what follows is a step away from there.
+# Weights alone have no steps: relative L2.
+STEPS = {"w8a16": 1, "w4a16": 1, "w8a8": 1}
+FLOAT_LIMIT = 2e-5
+
+
+def session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def evaluate(edgetool: Path, model: Path, feeds: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    save_file(feeds, folder / "in.safetensors")
+    command = [edgetool, "eval", model, "-i", folder / "in.safetensors", "-o", folder / "out.safetensors"]
+    subprocess.run(command, check=True)
+    return load_file(folder / "out.safetensors")
+
+
+def operators(edgetool: Path, seed: int, folder: Path) -> list[str]:
+    """Random cases through ONNX files; gives those that differ."""
+    rng, wrong = np.random.default_rng(seed), []
+    for _ in range(2):
+        for name, axis, block in cases.GRANULARITIES:
+            for dtype in cases.LIMITS:
+                case = cases.case(rng, dtype, axis, block)
+                model = operator_model(case, dtype, axis, block)
+                onnx.save(model, folder / "op.onnx")
+                found = evaluate(edgetool, folder / "op.onnx", {"x": case["x"]}, folder)
+                if found["back"].tobytes() != case["back"].tobytes():
+                    wrong.append(f"{dtype}.{name}")
+                if "q" in found and not np.array_equal(found["q"].astype(np.int32), case["q"]):
+                    wrong.append(f"{dtype}.{name} integers")
+    return wrong
+
+
+def operator_model(case, dtype, axis, block):
+    attributes = {} if axis is None else {"axis": axis}
+    if block:
+        attributes["block_size"] = block
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q", **attributes),
+             helper.make_node("DequantizeLinear", ["q", "s", "z"], ["back"], name="dq", **attributes)]
+    outputs = [helper.make_tensor_value_info("back", TensorProto.FLOAT, cases.SHAPE)]
+    if "4" not in dtype:
+        # safetensors have no integers of 4 bits.
+        outputs.append(helper.make_tensor_value_info("q", cases.CODES[dtype], cases.SHAPE))
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, cases.SHAPE)]
+    zero = helper.make_tensor("z", cases.CODES[dtype], case["zero"].shape, case["zero"].reshape(-1).tolist())
+    constants = [numpy_helper.from_array(case["scale"], "s"), zero]
+    graph = helper.make_graph(nodes, "op", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def networks(edgetool: Path, checkpoint: Path, folder: Path) -> list[tuple[str, float, bool]]:
+    """For each precision and UNet: the greatest difference and whether it is small enough."""
+    def run(*command):
+        subprocess.run([edgetool, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    converted, statistics, rows = folder / "qnn", folder / "statistics", []
+    run("convert", checkpoint, "-o", converted, "--fold", "per-step", "--steps", "2", "--target", "qnn")
+    run("calibrate", converted, "--prompts", PROMPTS, "--number", "4", "-o", statistics)
+    for precision in ["w8a16", "w4a16", "w8a8", "w8", "fp16"]:
+        quantized = folder / precision
+        known = ["--statistics", statistics] if precision in STEPS else []
+        run("quantize", converted, "--precision", precision, "-o", quantized, *known)
+        for model in sorted((quantized / "unet").glob("*.onnx")):
+            onnx.checker.check_model(str(model))
+            theirs = session(model)
+            rng = np.random.default_rng(0)
+            feeds = {i.name: rng.standard_normal(i.shape).astype(np.float32) for i in theirs.get_inputs()}
+            expected = dict(zip([o.name for o in theirs.get_outputs()], theirs.run(None, feeds)))
+            found = evaluate(edgetool, model, feeds, folder)
+            for name, value in expected.items():
+                scale = output_scale(model, name)
+                difference = np.abs(found[name] - value)
+                if scale:
+                    worst = float(difference.max() / scale)
+                    rows.append((f"{precision} {model.stem} steps", worst, worst < STEPS[precision] + 0.01))
+                else:
+                    worst = float(np.linalg.norm(difference) / np.linalg.norm(value))
+                    rows.append((f"{precision} {model.stem} relative", worst, worst < FLOAT_LIMIT))
+    return rows
+
+
+def output_scale(model: Path, name: str) -> float | None:
+    graph = onnx.load(str(model), load_external_data=False).graph
+    maker = next(n for n in graph.node if name in n.output)
+    if maker.op_type != "DequantizeLinear":
+        return None
+    return float(numpy_helper.to_array(next(i for i in graph.initializer if i.name == maker.input[1])))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("variants", nargs="*", default=["tiny", "tiny-linear-proj"])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--edgetool", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    passed = failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = operators(args.edgetool, args.seed, Path(folder))
+        print(f"operators, seed {args.seed}: {', '.join(wrong) or 'all equal, bit by bit'}", flush=True)
+        passed, failed = passed + (not wrong), failed + bool(wrong)
+    for variant in args.variants:
+        with tempfile.TemporaryDirectory() as folder:
+            for what, worst, good in networks(args.edgetool, args.work / variant, Path(folder)):
+                print(f"{'ok  ' if good else 'FAIL'} {variant} {what}: {worst:.3g}", flush=True)
+                passed, failed = passed + good, failed + (not good)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
