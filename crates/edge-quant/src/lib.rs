@@ -2,5 +2,6 @@
 
 pub mod calibration;
 mod range;
+pub mod rounding;
 
 pub use range::Range;
