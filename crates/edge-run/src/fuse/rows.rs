@@ -50,6 +50,10 @@ pub(super) static EDGE_GEGLU: Operator = row("EdgeGeglu", (1, 1), &[], |c| {
     Ok(vec![TensorType::new(c.ty(0)?.dtype, [rows, both / 2])])
 });
 
+/// Shows its input to an observer.
+pub(crate) static EDGE_OBSERVE: Operator =
+    row("EdgeObserve", (1, 1), &[("tensor", Kind::String, Need::Required)], same);
+
 pub(super) static EDGE_GELU: Operator = unary("EdgeGelu");
 pub(super) static EDGE_SILU: Operator = unary("EdgeSilu");
 pub(super) static EDGE_QUICK_GELU: Operator = unary("EdgeQuickGelu");

@@ -12,6 +12,7 @@ mod group_norm;
 mod kernel;
 mod layer_norm;
 mod linear;
+pub(crate) mod observe;
 
 #[cfg(test)]
 mod testing;
@@ -34,6 +35,7 @@ const OPERATORS: &[(&str, Builder)] = &[
     ("EdgeGroupNorm", group_norm::build),
     ("EdgeLayerNorm", layer_norm::build),
     ("EdgeLinear", linear::build),
+    ("EdgeObserve", observe::build),
     ("EdgeQuickGelu", activation::build::<{ activation::QUICK_GELU }>),
     ("EdgeSilu", activation::build::<{ activation::SILU }>),
 ];

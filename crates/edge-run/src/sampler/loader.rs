@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::Graphs;
+use super::Sessions;
 use crate::{Error, Session};
 
 /// Loads graphs when they are asked for, and holds them as long as they are of use.
 pub(super) struct Loader<'a> {
-    graphs: Graphs<'a>,
+    sessions: Sessions<'a>,
     keep: bool,
     loaded: BTreeMap<String, Session>,
 }
 
 impl<'a> Loader<'a> {
     /// Holds all graphs until [`Loader::clear`] with `keep`, else the latest alone.
-    pub(super) fn new(graphs: Graphs<'a>, keep: bool) -> Self {
-        Self { graphs, keep, loaded: BTreeMap::new() }
+    pub(super) fn new(sessions: Sessions<'a>, keep: bool) -> Self {
+        Self { sessions, keep, loaded: BTreeMap::new() }
     }
 
     /// The component's graph.
@@ -24,7 +24,7 @@ impl<'a> Loader<'a> {
             if !self.keep {
                 self.loaded.clear();
             }
-            let session = Session::load(&(self.graphs)(component)?)?;
+            let session = (self.sessions)(component)?;
             self.loaded.insert(component.to_owned(), session);
         }
         self.loaded.get_mut(component).ok_or_else(|| Error::Graph { graph: component.into(), what: "graph".into() })
