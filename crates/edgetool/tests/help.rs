@@ -12,7 +12,7 @@ use common::{EDGETOOL, PROMPT, Ran, Sandbox, fixtures};
 use serde_json::Value;
 
 /// In the order in which their examples build on each other.
-const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval", "evaluate", "targets"];
+const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval", "evaluate", "calibrate", "targets"];
 
 /// The two examples that end a subcommand's help, as a terminal of 80 columns shows them.
 #[track_caller]
@@ -50,6 +50,8 @@ fn examples_work_as_they_stand() {
         "cat.png",
         "hidden.safetensors",
         "pictures/0020.png",
+        "shapes.calibration",
+        "part-1.calibration",
     ] {
         assert!(sandbox.path(name).exists(), "the examples did not make {name}: {:?}", sandbox.names());
     }

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod calibrate;
 mod convert;
 mod diff;
 mod eval;
@@ -24,6 +25,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
+        Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
     }
