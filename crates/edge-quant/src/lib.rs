@@ -11,6 +11,7 @@ mod half;
 mod insert;
 mod plan;
 mod range;
+pub mod rounding;
 mod rules;
 mod settings;
 mod shared;

@@ -81,6 +81,9 @@ pub enum Error {
         /// The component that made them.
         component: &'static str,
     },
+    /// Whoever looks at tensors does not want to go on.
+    #[error(transparent)]
+    Observer(Box<dyn std::error::Error + Send + Sync>),
     /// The graph is not what it should be.
     #[error(transparent)]
     Ir(#[from] edge_ir::Error),

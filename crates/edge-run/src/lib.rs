@@ -7,6 +7,7 @@
 mod error;
 mod fuse;
 mod kernels;
+mod observe;
 mod ops;
 pub mod picture;
 mod sampler;
@@ -15,5 +16,6 @@ pub mod tensors;
 pub mod tokenizer;
 
 pub use error::Error;
+pub use observe::{Failure, Observer};
 pub use sampler::{Decoder, Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Sessions, Trace};
 pub use session::{Session, Watcher, set_threads};

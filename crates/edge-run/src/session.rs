@@ -13,6 +13,7 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::internal::IntoRunnable;
 use tract_onnx::tract_hir::ops::konst::Const;
 
+use crate::observe::{self, Observer, Shown};
 use crate::{Error, fuse, ops};
 
 /// The opset under which graphs are handed to tract, which knows no newer one fully.
@@ -76,13 +77,32 @@ impl Session {
     /// # Errors
     /// If tract does not take the graph.
     pub fn load(graph: &Checked<Graph>) -> Result<Self, Error> {
+        Self::prepare(graph, Graph::clone(graph), None)
+    }
+
+    /// The same, and shows tensors to an observer in each run. What it sees is not fused into other operators, so that
+    /// numbers may differ in rounding.
+    ///
+    /// # Errors
+    /// If tract does not take the graph, or the observer does not.
+    pub fn load_observed(graph: &Checked<Graph>, to: &Arc<dyn Observer>) -> Result<Self, Error> {
+        let wanted = to.wanted(graph).map_err(Error::Observer)?;
+        let observed = observe::insert(Graph::clone(graph), &wanted)?.into_inner();
+        Self::prepare(graph, observed, Some(&Shown(Arc::clone(to))))
+    }
+
+    /// Runs `changed` in the place of `graph`.
+    fn prepare(graph: &Checked<Graph>, changed: Graph, shown: Option<&Shown>) -> Result<Self, Error> {
         let ports =
             |ids: &[ValueId]| ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect();
         let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
         let name = graph.name.clone();
-        let fused = fuse::fuse(Graph::clone(graph))?;
-        let plan =
-            plan(fused).map_err(|e| Error::Tract { action: "load", graph: name.clone(), reason: format!("{e:#}") })?;
+        let fused = fuse::fuse(changed)?;
+        let plan = plan(fused, shown).map_err(|e| Error::Tract {
+            action: "load",
+            graph: name.clone(),
+            reason: format!("{e:#}"),
+        })?;
         Ok(Self { graph: name, inputs, outputs, watch: None, recorder: None, plan })
     }
 
@@ -144,10 +164,9 @@ impl Session {
 impl Executor for Session {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
         edge_ir::check_inputs(&self.inputs, inputs)?;
-        let fail = |e: tract_onnx::prelude::TractError| Error::Tract {
-            action: "run",
-            graph: self.graph.clone(),
-            reason: format!("{e:#}"),
+        let fail = |e: tract_onnx::prelude::TractError| match e.downcast::<Error>() {
+            Ok(own) => own,
+            Err(e) => Error::Tract { action: "run", graph: self.graph.clone(), reason: format!("{e:#}") },
         };
         let mut outputs = self.eval(inputs).map_err(fail)?;
         if let Some(watch) = &mut self.watch {
@@ -162,7 +181,7 @@ impl Executor for Session {
 }
 
 /// The graph goes through ONNX bytes in which large weights are inputs; tract's constants then take their place.
-fn plan(graph: Checked<Graph>) -> TractResult<Arc<TypedRunnableModel>> {
+fn plan(graph: Checked<Graph>, shown: Option<&Shown>) -> TractResult<Arc<TypedRunnableModel>> {
     let mut graph = graph.into_inner();
     let large: Vec<ValueId> = graph
         .initializers()
@@ -175,11 +194,15 @@ fn plan(graph: Checked<Graph>) -> TractResult<Arc<TypedRunnableModel>> {
         .collect();
     let real_inputs = graph.inputs.len();
     graph.inputs.extend(&large);
+    let tensors = observe::tensors(&graph);
     let bytes = edge_ir::onnx::encode_inline(&graph.check()?, OPSET)?;
     let mut onnx = tract_onnx::onnx();
     ops::register(&mut onnx);
     let proto = onnx.proto_model_for_read(&mut bytes.as_slice())?;
     let mut model: InferenceModel = onnx.parse(&proto, None)?.model;
+    if let Some(shown) = shown {
+        ops::observe::attach(&mut model, shown, &tensors);
+    }
     let sources = model.inputs.split_off(real_inputs);
     for (outlet, (ty, data)) in sources.into_iter().zip_eq(weights) {
         let value = Arc::new(to_value(&ty, &data)?);

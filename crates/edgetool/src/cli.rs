@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
-use edge_quant::calibration::Method;
+use edge_quant::calibration::{Method, Shard};
 use edge_quant::encodings::Version;
 use edge_spec::Scheme;
 
@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Convert(Convert),
     Run(Run),
     Evaluate(Evaluate),
+    Calibrate(Calibrate),
     Quantize(Quantize),
     Inspect(Inspect),
     Eval(Eval),
@@ -387,6 +388,60 @@ pub(crate) enum Others {
     /// Their weights are stored in 16 bits of float
     Fp16,
 }
+
+/// Record what values the tensors of a model take while it draws.
+///
+/// A picture is drawn for each prompt, each with a seed of its own. What is kept of a tensor are extremes and a
+/// histogram. Parts of the prompts can be drawn by different machines: `--merge` makes of their files, byte for byte, the
+/// file of one run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CALIBRATE_EXAMPLES)]
+pub(crate) struct Calibrate {
+    /// The model to run
+    #[arg(value_name = "MODEL", required_unless_present = "merge")]
+    pub(crate) model: Option<PathBuf>,
+    /// Prompts, one a line; what stands after a tab is not read
+    #[arg(short, long, value_name = "FILE", required_unless_present = "merge")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// The statistics file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Use the first prompts only
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<std::num::NonZero<usize>>,
+    /// Seed of the first prompt's noise; each further one has the next seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Draw the I-th of N parts of the prompts
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    pub(crate) shard: Shard,
+    /// Join the files of all parts instead of drawing
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["model", "prompts", "number", "seed", "shard", "component", "onto", "steps", "guidance", "decoder", "scheduler", "config", "threads"])]
+    pub(crate) merge: Vec<PathBuf>,
+    /// Look at this component alone; can be given several times
+    #[arg(long, value_name = "COMPONENT")]
+    pub(crate) component: Vec<String>,
+    /// Take from this statistics file of the same run what is not looked at now
+    #[arg(long, value_name = "FILE", requires = "component", conflicts_with = "shard")]
+    pub(crate) onto: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// Diffusers folder with the configurations and the tokenizer, for a single file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) config: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Say nothing but errors and warnings
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+}
+
+const CALIBRATE_EXAMPLES: &str = "Examples:
+  edgetool calibrate recipes/shapes/model -o shapes.calibration \\
+      --prompts recipes/shapes/prompts/calibration.txt --number 8
+  edgetool calibrate edgefusion-onnx -o part-1.calibration --shard 1/4 \\
+      --prompts recipes/shapes/prompts/calibration.txt --number 8";
 
 /// Show what a model contains and costs.
 ///

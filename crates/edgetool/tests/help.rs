@@ -12,7 +12,18 @@ use common::{EDGETOOL, PROMPT, Ran, Sandbox, fixtures};
 use serde_json::Value;
 
 /// In the order in which their examples build on each other.
-const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval", "evaluate", "targets", "verify", "package", "bundle"];
+const COMMANDS: &[&str] = &[
+    "convert",
+    "run",
+    "inspect",
+    "eval",
+    "evaluate",
+    "calibrate",
+    "targets",
+    "verify",
+    "package",
+    "bundle",
+];
 
 /// The two examples that end a subcommand's help, as a terminal of 80 columns shows them.
 #[track_caller]
@@ -53,6 +64,8 @@ fn examples_work_as_they_stand() {
         "edgefusion-onnx/report.json",
         "report/report.html",
         "bundle/manifest.json",
+        "shapes.calibration",
+        "part-1.calibration",
     ] {
         assert!(sandbox.path(name).exists(), "the examples did not make {name}: {:?}", sandbox.names());
     }

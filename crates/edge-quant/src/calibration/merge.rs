@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CalibrationError, GraphStatistics, Shard, Statistics};
+use super::{CalibrationError, GraphStatistics, Run, Shard, Statistics};
 
 /// Joins parts one by one, in any order. What comes out is equal to the statistics of one run over everything.
 #[derive(Debug, Default)]
@@ -59,10 +59,38 @@ impl Merger {
     }
 }
 
-/// What tells two runs apart, as the first and as the other has it.
+impl Statistics {
+    /// Takes what `other` says of its components in the place of what was known of them: for components that are looked at
+    /// again after others have changed. `name` and `other_name` are for messages.
+    ///
+    /// # Errors
+    /// If the two are not of one run.
+    pub fn put(&mut self, name: &str, other_name: &str, other: Self) -> Result<(), CalibrationError> {
+        let parts = ("the part", self.run.shard.to_string(), other.run.shard.to_string());
+        if let Some((what, expected, found)) = run(&self.run, &other.run).into_iter().chain([parts]).find(differs) {
+            let (first, other, what) = (name.to_owned(), other_name.to_owned(), what.to_owned());
+            return Err(CalibrationError::Foreign { first, other, what, expected, found });
+        }
+        self.graphs.extend(other.graphs);
+        Ok(())
+    }
+}
+
+/// What tells two parts of a run apart, as the first and as the other has it.
 fn difference(first: &Statistics, other: &Statistics) -> Option<(String, String, String)> {
-    let (a, b) = (&first.run, &other.run);
-    let rows = [
+    let own = |(what, a, b): (&str, _, _)| (what.to_owned(), a, b);
+    let components = ("the list of components", names(&first.graphs), names(&other.graphs));
+    let run = run(&first.run, &other.run).into_iter().chain([components]).map(own);
+    let graphs = first.graphs.iter().zip(&other.graphs).flat_map(|((component, a), (_, b))| graph(component, a, b));
+    run.chain(graphs).find(|(_, a, b)| a != b)
+}
+
+fn differs((_, a, b): &(&str, String, String)) -> bool {
+    a != b
+}
+
+fn run(a: &Run, b: &Run) -> [(&'static str, String, String); 7] {
+    [
         ("the number of parts", a.shard.of().to_string(), b.shard.of().to_string()),
         ("the number of prompts", a.prompts.count.to_string(), b.prompts.count.to_string()),
         ("the SHA-256 of the prompts", a.prompts.sha256.clone(), b.prompts.sha256.clone()),
@@ -70,11 +98,7 @@ fn difference(first: &Statistics, other: &Statistics) -> Option<(String, String,
         ("the number of steps", a.steps.to_string(), b.steps.to_string()),
         ("the guidance scale", a.guidance.to_string(), b.guidance.to_string()),
         ("the decoder", a.decoder.clone(), b.decoder.clone()),
-        ("the list of components", names(&first.graphs), names(&other.graphs)),
-    ];
-    let run = rows.into_iter().map(|(what, a, b)| (what.to_owned(), a, b));
-    let graphs = first.graphs.iter().zip(&other.graphs).flat_map(|((component, a), (_, b))| graph(component, a, b));
-    run.chain(graphs).find(|(_, a, b)| a != b)
+    ]
 }
 
 fn graph(component: &str, a: &GraphStatistics, b: &GraphStatistics) -> [(String, String, String); 2] {
@@ -90,7 +114,7 @@ fn names<T>(of: &BTreeMap<String, T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Observer, PromptSet, Run};
+    use super::super::{Observer, PromptSet};
     use super::*;
 
     const VALUES: [[f32; 3]; 4] = [[1.0, 2.0, -7.5], [0.1, -0.0, 0.0], [3e8, 1e-30, 2.0], [0.5, 0.25, -0.125]];
@@ -153,5 +177,22 @@ mod tests {
             |s| _ = s.graphs.get_mut("unet").unwrap().tensors.insert("y".into(), Observer::default()),
             "the list of tensors of `unet` is `x`, `y`, expected `x`",
         );
+    }
+
+    #[test]
+    fn a_component_is_replaced_within_one_run() {
+        let mut base = part(1, 1);
+        base.graphs.insert("text_encoder".into(), GraphStatistics::default());
+        let mut again = part(1, 1);
+        again.observe("unet", "x", &[9e9]).unwrap();
+        let mut joined = base.clone();
+        joined.put("base", "again", again.clone()).unwrap();
+        assert_eq!(joined.graphs["unet"], again.graphs["unet"]);
+        assert_eq!(joined.graphs.keys().collect::<Vec<_>>(), ["text_encoder", "unet"]);
+        again.run.seed = 9;
+        let error = base.put("base", "again", again).unwrap_err().to_string();
+        assert_eq!(error, "`again` is no part of the same run as `base`: the seed is 9, expected 3");
+        let error = base.put("base", "again", part(1, 2)).unwrap_err().to_string();
+        assert_eq!(error, "`again` is no part of the same run as `base`: the number of parts is 2, expected 1");
     }
 }

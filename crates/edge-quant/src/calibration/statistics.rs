@@ -144,9 +144,9 @@ impl Statistics {
     ///
     /// # Errors
     /// If its weights cannot be read.
-    pub fn add_graph(&mut self, graph: &Checked<Graph>) -> Result<(), CalibrationError> {
+    pub fn add_graph(&mut self, component: &str, graph: &Checked<Graph>) -> Result<(), CalibrationError> {
         let known = GraphStatistics { sha256: fingerprint(graph)?, same: taps(graph).same, ..Default::default() };
-        self.graphs.entry(graph.name.clone()).or_insert(known);
+        self.graphs.entry(component.to_owned()).or_insert(known);
         Ok(())
     }
 
@@ -177,12 +177,12 @@ impl Statistics {
         self.observer(component, tensor)?.range(method, grid)
     }
 
-    /// An error unless the statistics are of this graph, down to its weights.
+    /// An error unless the statistics of a component are of this graph, down to its weights.
     ///
     /// # Errors
-    /// If they are of another graph, or have nothing under its name, or its weights cannot be read.
-    pub fn check_graph(&self, graph: &Checked<Graph>) -> Result<(), CalibrationError> {
-        let component = graph.name.clone();
+    /// If they are of another graph, or have nothing of it, or its weights cannot be read.
+    pub fn check_graph(&self, component: &str, graph: &Checked<Graph>) -> Result<(), CalibrationError> {
+        let component = component.to_owned();
         let Some(known) = self.graphs.get(&component) else {
             let known: Vec<String> = self.graphs.keys().map(|name| format!("`{name}`")).collect();
             return Err(CalibrationError::UnknownComponent { component, known: known.join(", ") });
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_moved_tensor_has_the_range_of_its_source() {
         let mut statistics = Statistics::new(run());
-        statistics.add_graph(&graph(2.0)).unwrap();
+        statistics.add_graph("unet", &graph(2.0)).unwrap();
         statistics.observe("unet", "scale", &[2.0, -1.0]).unwrap();
         let grid = Grid { levels: 256, symmetric: false };
         let range = Some(Range { min: -1.0, max: 2.0 });
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn another_model_is_refused() {
         let mut statistics = Statistics::new(run());
-        statistics.add_graph(&graph(2.0)).unwrap();
-        assert!(statistics.check_graph(&graph(2.0)).is_ok());
-        let other = statistics.check_graph(&graph(2.5)).unwrap_err().to_string();
+        statistics.add_graph("unet", &graph(2.0)).unwrap();
+        assert!(statistics.check_graph("unet", &graph(2.0)).is_ok());
+        let other = statistics.check_graph("unet", &graph(2.5)).unwrap_err().to_string();
         assert!(other.starts_with("the statistics are of another `unet`: its SHA-256 is "), "{other}");
         statistics.graphs = BTreeMap::from([("vae_decoder".to_owned(), GraphStatistics::default())]);
-        let unknown = statistics.check_graph(&graph(2.0)).unwrap_err().to_string();
+        let unknown = statistics.check_graph("unet", &graph(2.0)).unwrap_err().to_string();
         assert_eq!(unknown, "the statistics say nothing of `unet`, but of `vae_decoder`");
     }
 

@@ -76,6 +76,10 @@ const CODE: Attributes = &[
     ("block_size", Kind::Int, Need::Required),
 ];
 
+/// Shows its input to an observer.
+pub(crate) static EDGE_OBSERVE: Operator =
+    row("EdgeObserve", (1, 1), &[("tensor", Kind::String, Need::Required)], same);
+
 pub(super) static EDGE_GELU: Operator = unary("EdgeGelu");
 pub(super) static EDGE_SILU: Operator = unary("EdgeSilu");
 pub(super) static EDGE_QUICK_GELU: Operator = unary("EdgeQuickGelu");

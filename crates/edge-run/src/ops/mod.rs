@@ -12,6 +12,7 @@ mod group_norm;
 mod kernel;
 mod layer_norm;
 mod linear;
+pub(crate) mod observe;
 mod quantize;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ const OPERATORS: &[(&str, Builder)] = &[
     ("EdgeGroupNorm", group_norm::build),
     ("EdgeLayerNorm", layer_norm::build),
     ("EdgeLinear", linear::build),
+    ("EdgeObserve", observe::build),
     ("EdgeQuantize", quantize::build_quantize),
     ("EdgeQuickGelu", activation::build::<{ activation::QUICK_GELU }>),
     ("EdgeSilu", activation::build::<{ activation::SILU }>),

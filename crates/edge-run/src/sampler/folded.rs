@@ -4,6 +4,7 @@ use edge_ir::Tensor;
 use edge_lcm::Affine;
 
 use super::feeds::{Feeds, check_finite, input_type, run_for_one};
+use super::latent::Latent;
 use super::loader::Loader;
 use super::noise::NoiseSource;
 use super::{Guidance, Request, Sampler, Trace, condition};
@@ -73,52 +74,87 @@ impl Sampler<'_> {
 }
 
 impl Folded {
-    /// The latent after all steps.
+    /// The latents after all steps. Each graph does its part for all requests before the next one.
     pub(super) fn sample(
         &self,
         graphs: &mut Loader<'_>,
+        requests: &[Request],
+        contexts: &[Vec<Feeds>],
+        traces: &mut [Trace],
+        progress: &mut dyn FnMut(usize, &str),
+    ) -> Result<Vec<Tensor>, Error> {
+        if self.form == Form::Unrolled {
+            let session = graphs.get("sampler")?;
+            let drawings = requests.iter().zip(contexts).zip(traces).enumerate();
+            return drawings
+                .map(|(index, ((request, contexts), trace))| {
+                    progress(index, "sampler");
+                    self.unrolled(session, request, contexts, trace)
+                })
+                .collect();
+        }
+        let shape = input_type(graphs.get(&self.unet(0))?, "sample")?.shape;
+        let size = shape.iter().product();
+        let mut latents = requests.iter().map(|request| Latent::new(request, size)).collect::<Result<Vec<_>, _>>()?;
+        for index in 0..self.steps.len() {
+            let what = format!("step {} of {}", index + 1, self.steps.len());
+            let session = graphs.get(&self.unet(index))?;
+            for (number, latent) in latents.iter_mut().enumerate() {
+                progress(number, &what);
+                let feeds = self.join(&contexts[number]);
+                self.step(index, session, feeds, &shape, requests[number].guidance, latent)?;
+            }
+            if self.form == Form::PerStep {
+                graphs.clear();
+            }
+        }
+        Ok(latents.into_iter().zip(traces).map(|(latent, trace)| latent.finish(&shape, false, trace)).collect())
+    }
+
+    /// All steps in one graph.
+    fn unrolled(
+        &self,
+        session: &mut Session,
         request: &Request,
         contexts: &[Feeds],
         trace: &mut Trace,
-        progress: &mut dyn FnMut(&str),
     ) -> Result<Tensor, Error> {
         let mut feeds = self.join(contexts);
-        if self.form == Form::Unrolled {
-            progress("sampler");
-            let session = graphs.get("sampler")?;
-            self.noise(&mut feeds, session, request)?;
-            guidance(&mut feeds, session, request.guidance);
-            let denoised = run_for_one(session, &feeds)?;
-            check_finite(&denoised.to_f32s(), "the sampler")?;
-            trace.stack("denoised", &denoised.ty.shape, &denoised.to_f32s());
-            return Ok(denoised);
+        self.noise(&mut feeds, session, request)?;
+        guidance(&mut feeds, session, request.guidance);
+        let denoised = run_for_one(session, &feeds)?;
+        check_finite(&denoised.to_f32s(), "the sampler")?;
+        trace.stack("denoised", &denoised.ty.shape, &denoised.to_f32s());
+        Ok(denoised)
+    }
+
+    /// One step of one request.
+    fn step(
+        &self,
+        index: usize,
+        session: &mut Session,
+        mut feeds: Feeds,
+        shape: &[usize],
+        scale: Guidance,
+        latent: &mut Latent<'_>,
+    ) -> Result<(), Error> {
+        let step = &self.steps[index];
+        let fresh = if step.takes_noise() { latent.noise.next()? } else { vec![0.0; latent.sample.len()] };
+        feeds.insert("sample".into(), Tensor::f32s(shape, &latent.sample));
+        feeds.insert("noise".into(), Tensor::f32s(shape, &fresh));
+        if let Ok(ty) = input_type(session, "step") {
+            feeds.insert("step".into(), Tensor::indices(&ty, &[i64::try_from(index).unwrap_or(i64::MAX)]));
         }
-        let shape = input_type(graphs.get(&self.unet(0))?, "sample")?.shape;
-        let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
-        let mut sample = noise.next()?;
-        let [mut outputs, mut samples] = [Vec::new(), Vec::new()];
-        for (index, step) in self.steps.iter().enumerate() {
-            progress(&format!("step {} of {}", index + 1, self.steps.len()));
-            let session = graphs.get(&self.unet(index))?;
-            let fresh = if step.takes_noise() { noise.next()? } else { vec![0.0; sample.len()] };
-            feeds.insert("sample".into(), Tensor::f32s(shape.clone(), &sample));
-            feeds.insert("noise".into(), Tensor::f32s(shape.clone(), &fresh));
-            if let Ok(ty) = input_type(session, "step") {
-                feeds.insert("step".into(), Tensor::indices(&ty, &[i64::try_from(index).unwrap_or(i64::MAX)]));
-            }
-            guidance(&mut feeds, session, request.guidance);
-            let output = run_for_one(session, &feeds)?.to_f32s();
-            check_finite(&output, "unet")?;
-            sample = if self.host { step.next(&sample, &output, &fresh) } else { output.clone() };
-            samples.extend_from_slice(&sample);
-            outputs.extend(output);
-        }
-        trace.stack("prev_sample", &shape, &samples);
-        trace.stack("denoised", &shape, &sample);
+        guidance(&mut feeds, session, scale);
+        let output = run_for_one(session, &feeds)?.to_f32s();
+        check_finite(&output, "unet")?;
         if self.host {
-            trace.stack("model_output", &shape, &outputs);
+            let next = step.next(&latent.sample, &output, &fresh);
+            latent.advance(&output, next.clone(), &next);
+        } else {
+            latent.advance(&[], output.clone(), &output);
         }
-        Ok(Tensor::f32s(shape, &sample))
+        Ok(())
     }
 
     fn unet(&self, step: usize) -> String {

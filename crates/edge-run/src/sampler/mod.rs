@@ -3,6 +3,7 @@
 
 mod feeds;
 mod folded;
+mod latent;
 mod loader;
 mod noise;
 
@@ -18,8 +19,8 @@ use crate::{Error, Session};
 pub use folded::{Folded, Form, Prompts};
 
 use feeds::{Feeds, check_finite, input_type, run, run_for_one};
+use latent::Latent;
 use loader::Loader;
-use noise::NoiseSource;
 
 /// Gives a component's graph by name. Components are loaded when it is their turn and dropped after it.
 pub type Graphs<'a> = &'a dyn Fn(&str) -> Result<Checked<Graph>, Error>;
@@ -166,14 +167,11 @@ impl Sampler<'_> {
             contexts.push(self.encode(&mut graphs, request, trace)?);
         }
         graphs.clear();
-        let mut latents = Vec::new();
-        for (index, (request, trace)) in requests.iter().zip(&mut traces).enumerate() {
-            let mut step = |what: &str| progress(&numbered(index, requests.len(), what));
-            latents.push(match self.plan {
-                Plan::Folded(folded) => folded.sample(&mut graphs, request, &contexts[index], trace, &mut step)?,
-                Plan::Schedule(schedule) => sample(&mut graphs, schedule, request, &contexts[index], trace, &mut step)?,
-            });
-        }
+        let mut step = |index: usize, what: &str| progress(&numbered(index, requests.len(), what));
+        let latents = match self.plan {
+            Plan::Folded(folded) => folded.sample(&mut graphs, requests, &contexts, &mut traces, &mut step)?,
+            Plan::Schedule(schedule) => sample(&mut graphs, schedule, requests, &contexts, &mut traces, &mut step)?,
+        };
         graphs.clear();
         for (index, (latent, mut trace)) in latents.iter().zip(traces).enumerate() {
             progress(&numbered(index, requests.len(), "decoder"));
@@ -271,36 +269,32 @@ fn image_pictures(image: &Tensor, folded: &Folded, trace: &mut Trace) -> Result<
     Ok(pictures)
 }
 
-/// The latent after the steps of a schedule.
+/// The latents after the steps of a schedule. Each step is done for all requests before the next one.
 fn sample(
     graphs: &mut Loader<'_>,
     schedule: &Schedule,
-    request: &Request,
-    contexts: &[Feeds],
-    trace: &mut Trace,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Tensor, Error> {
+    requests: &[Request],
+    contexts: &[Vec<Feeds>],
+    traces: &mut [Trace],
+    progress: &mut dyn FnMut(usize, &str),
+) -> Result<Vec<Tensor>, Error> {
     let unet = graphs.get("unet")?;
     let shape = input_type(unet, "sample")?.shape;
-    let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
-    let mut sample = noise.next()?;
-    let [mut outputs, mut samples, mut estimates] = [Vec::new(), Vec::new(), Vec::new()];
+    let size = shape.iter().product();
+    let mut latents = requests.iter().map(|request| Latent::new(request, size)).collect::<Result<Vec<_>, _>>()?;
     for (index, step) in schedule.coefficients().iter().enumerate() {
-        progress(&format!("step {} of {}", index + 1, schedule.coefficients().len()));
-        let output = predict(unet, &sample, &shape, step.timestep, contexts, request.guidance)?;
-        let fresh = if step.adds_noise { Some(noise.next()?) } else { None };
-        let result = schedule.step(index, shape[0], &output, &sample, fresh.as_deref())?;
-        check_finite(&result.denoised, "unet")?;
-        outputs.extend(output);
-        samples.extend_from_slice(&result.prev_sample);
-        estimates.extend_from_slice(&result.denoised);
-        sample = result.prev_sample;
+        let what = format!("step {} of {}", index + 1, schedule.coefficients().len());
+        for (number, latent) in latents.iter_mut().enumerate() {
+            progress(number, &what);
+            let guidance = requests[number].guidance;
+            let output = predict(unet, &latent.sample, &shape, step.timestep, &contexts[number], guidance)?;
+            let fresh = if step.adds_noise { Some(latent.noise.next()?) } else { None };
+            let result = schedule.step(index, shape[0], &output, &latent.sample, fresh.as_deref())?;
+            check_finite(&result.denoised, "unet")?;
+            latent.advance(&output, result.prev_sample, &result.denoised);
+        }
     }
-    for (name, numbers) in [("model_output", &outputs), ("prev_sample", &samples), ("denoised", &estimates)] {
-        trace.stack(name, &shape, numbers);
-    }
-    let last = estimates.len() - shape.iter().product::<usize>();
-    Ok(Tensor::f32s(shape, &estimates[last..]))
+    Ok(latents.into_iter().zip(traces).map(|(latent, trace)| latent.finish(&shape, true, trace)).collect())
 }
 
 /// The UNet's prediction, after guidance.

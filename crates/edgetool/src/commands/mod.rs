@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod bundle;
+mod calibrate;
 mod convert;
 mod diff;
 mod eval;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Quantize(args) => quantize::quantize(&args),
+        Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),
         Command::Verify(args) => verify::verify(&args),

@@ -1,0 +1,185 @@
+//! GPTQ (Frantar et al., arXiv 2210.17323): weights are rounded column by column, and what rounding one column does to
+//! the layer's output is made up for by the columns that are not rounded yet.
+
+use rayon::prelude::*;
+
+use super::cholesky::inverse_factor;
+use super::{Gram, Integers, Scales};
+
+/// What is added to the diagonal of `X^T X`, as a share of its mean: without it, inputs that go together make weights
+/// grow.
+const DAMPING: f64 = 0.01;
+
+/// Columns whose errors are handed on together.
+const BLOCK: usize = 64;
+
+/// Rounds a matrix of weights, each row the weights of one output, for inputs with these products. Columns are rounded in
+/// the order of their inputs' power, the strongest first. Inputs that are always zero have weight zero.
+///
+/// `None` if `gram` has not a column for each of the matrix, or numbers that are not finite.
+pub fn gptq(weights: &[f32], scales: &Scales, gram: &Gram, integers: Integers) -> Option<Vec<i8>> {
+    let n = gram.size();
+    let fits = n > 0 && scales.columns == n && weights.len().is_multiple_of(n);
+    if !fits || (0..n).any(|i| !gram.at(i, i).is_finite()) {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| gram.at(*b, *b).total_cmp(&gram.at(*a, *a)).then(a.cmp(b)));
+    let alive = order.iter().take_while(|i| gram.at(**i, **i) > 0.0).count();
+    order.truncate(alive);
+    #[expect(clippy::cast_precision_loss, reason = "a mean needs no last digit")]
+    let damping = DAMPING * order.iter().map(|i| gram.at(*i, *i)).sum::<f64>() / alive.max(1) as f64;
+    let damped = |i: usize, j: usize| gram.at(order[i], order[j]) + if i == j { damping } else { 0.0 };
+    let factor = inverse_factor(damped, alive)?;
+    let mut rounded = vec![0; weights.len()];
+    rounded.par_chunks_mut(n).zip(weights.par_chunks(n)).enumerate().for_each(|(row, (rounded, weights))| {
+        let mut left: Vec<f64> = order.iter().map(|column| f64::from(weights[*column])).collect();
+        let scale = |at: usize| scales.at(row, order[at]);
+        for start in (0..alive).step_by(BLOCK) {
+            let end = alive.min(start + BLOCK);
+            let mut errors = [0.0; BLOCK];
+            for at in start..end {
+                #[expect(clippy::cast_possible_truncation, reason = "weights are float32 numbers")]
+                let integer = integers.round(left[at] as f32, scale(at));
+                rounded[order[at]] = integer;
+                let line = &factor[at * alive..][..alive];
+                let error = (left[at] - f64::from(integer) * f64::from(scale(at))) / line[at];
+                errors[at - start] = error;
+                spread(&mut left[at + 1..end], error, &line[at + 1..end]);
+            }
+            for at in start..end {
+                spread(&mut left[end..], errors[at - start], &factor[at * alive + end..][..alive - end]);
+            }
+        }
+    });
+    Some(rounded)
+}
+
+fn spread(left: &mut [f64], error: f64, line: &[f64]) {
+    left.iter_mut().zip(line).for_each(|(w, u)| *w -= error * u);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{nearest, sequential_mse};
+    use super::*;
+
+    const INPUTS: usize = 80;
+    const OUTPUTS: usize = 6;
+    const INT4: Integers = Integers { least: -8, greatest: 7 };
+
+    /// Evenly distributed between -1 and 1.
+    fn random(seed: u64, count: usize) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut number = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            f32::from(u16::try_from(state >> 48).unwrap()) / 32768.0 - 1.0
+        };
+        (0..count).map(|_| number()).collect()
+    }
+
+    /// 400 rows of inputs that go together, of different power; one is always zero.
+    fn inputs() -> Vec<f32> {
+        let own = random(1, 400 * INPUTS);
+        let shared = random(2, 400);
+        let value = |row: usize, i: usize| {
+            let power = [0.2, 1.0, 3.0][i % 3];
+            if i == 17 { 0.0 } else { power * (own[row * INPUTS + i] + 1.5 * shared[row]) }
+        };
+        (0..400 * INPUTS).map(|at| value(at / INPUTS, at % INPUTS)).collect()
+    }
+
+    fn gram() -> Gram {
+        let mut gram = Gram::new(INPUTS);
+        inputs().chunks(INPUTS * 64).for_each(|rows| gram.add(rows));
+        gram
+    }
+
+    /// The square error of the outputs, from the inputs themselves.
+    fn output_error(weights: &[f32], scales: &Scales, rounded: &[i8]) -> f64 {
+        let row_error = |row: usize, x: &[f32]| {
+            let part = |i: usize| {
+                let at = row * INPUTS + i;
+                f64::from(x[i]) * (f64::from(weights[at]) - f64::from(rounded[at]) * f64::from(scales.at(row, i)))
+            };
+            (0..INPUTS).map(part).sum::<f64>().powi(2)
+        };
+        inputs().chunks(INPUTS).map(|x| (0..OUTPUTS).map(|row| row_error(row, x)).sum::<f64>()).sum()
+    }
+
+    /// The method in its plain form: after each column, the inverse for the columns that are left is formed anew.
+    fn plain(weights: &[f32], scales: &Scales, gram: &Gram) -> Vec<i8> {
+        let mut order: Vec<usize> = (0..INPUTS).filter(|i| gram.at(*i, *i) > 0.0).collect();
+        order.sort_by(|a, b| gram.at(*b, *b).total_cmp(&gram.at(*a, *a)).then(a.cmp(b)));
+        let mean = order.iter().map(|i| gram.at(*i, *i)).sum::<f64>() / f64::from(u32::try_from(order.len()).unwrap());
+        let mut rounded = vec![0; weights.len()];
+        for row in 0..OUTPUTS {
+            let mut w: Vec<f64> = weights[row * INPUTS..][..INPUTS].iter().map(|w| f64::from(*w)).collect();
+            for (done, column) in order.iter().enumerate() {
+                let left = &order[done..];
+                let damped = |i: usize, j: usize| gram.at(left[i], left[j]) + if i == j { 0.01 * mean } else { 0.0 };
+                let inverse = invert(damped, left.len());
+                #[expect(clippy::cast_possible_truncation, reason = "as in the method under test")]
+                let integer = INT4.round(w[*column] as f32, scales.at(row, *column));
+                rounded[row * INPUTS + column] = integer;
+                let error = w[*column] - f64::from(integer) * f64::from(scales.at(row, *column));
+                for (i, other) in left.iter().enumerate() {
+                    w[*other] -= error / inverse[0][0] * inverse[0][i];
+                }
+            }
+        }
+        rounded
+    }
+
+    /// Gauss and Jordan.
+    fn invert(a: impl Fn(usize, usize) -> f64, n: usize) -> Vec<Vec<f64>> {
+        let unit = |i: usize, j: usize| if i == j { 1.0 } else { 0.0 };
+        let mut m: Vec<Vec<f64>> =
+            (0..n).map(|i| (0..n).map(|j| a(i, j)).chain((0..n).map(|j| unit(i, j))).collect()).collect();
+        for k in 0..n {
+            let pivot: Vec<f64> = m[k].iter().map(|v| v / m[k][k]).collect();
+            for (i, row) in m.iter_mut().enumerate() {
+                let factor = if i == k { 0.0 } else { row[k] };
+                row.iter_mut().zip(&pivot).for_each(|(v, p)| *v -= factor * p);
+            }
+            m[k] = pivot;
+        }
+        m.into_iter().map(|row| row[n..].to_vec()).collect()
+    }
+
+    #[test]
+    fn it_is_the_method_in_its_plain_form() {
+        let (weights, gram) = (random(3, INPUTS * OUTPUTS), gram());
+        for block in [INPUTS, 32] {
+            let scales = Scales::of_extremes(&weights, INPUTS, block, INT4);
+            assert_eq!(gptq(&weights, &scales, &gram, INT4).unwrap(), plain(&weights, &scales, &gram));
+        }
+    }
+
+    #[test]
+    fn outputs_come_nearer_than_by_rounding_to_the_nearest() {
+        let (weights, gram) = (random(4, INPUTS * OUTPUTS), gram());
+        for block in [INPUTS, 32] {
+            let scales = Scales::of_extremes(&weights, INPUTS, block, INT4);
+            let error = |scales: &Scales, rounded: &[i8]| output_error(&weights, scales, rounded);
+            let plain = error(&scales, &nearest(&weights, &scales, INT4));
+            let spread = error(&scales, &gptq(&weights, &scales, &gram, INT4).unwrap());
+            assert!(spread < 0.5 * plain, "block {block}: {spread}, nearest {plain}");
+            let chosen = sequential_mse(&weights, block, &gram, INT4);
+            let clipped = error(&chosen, &nearest(&weights, &chosen, INT4));
+            assert!(clipped < 0.9 * plain, "block {block}: {clipped}, nearest {plain}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let weights = random(5, INPUTS * OUTPUTS);
+        let scales = Scales::of_extremes(&weights, INPUTS, INPUTS, INT4);
+        assert_eq!(gptq(&weights, &scales, &Gram::new(INPUTS - 1), INT4), None);
+        let mut gram = Gram::new(INPUTS);
+        gram.add(&[f32::NAN; INPUTS]);
+        assert_eq!(gptq(&weights, &scales, &gram, INT4), None);
+        // Inputs that are all zero.
+        assert_eq!(gptq(&weights, &scales, &Gram::new(INPUTS), INT4), Some(vec![0; INPUTS * OUTPUTS]));
+    }
+}

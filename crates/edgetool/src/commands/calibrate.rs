@@ -1,0 +1,174 @@
+//! `edgetool calibrate`: what values a model's tensors take while it draws.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use edge_import::Options;
+use edge_ir::{Checked, Graph, ValueId};
+use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
+use edge_run::tokenizer::Tokenizer;
+use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session};
+use edge_spec::Prompt;
+
+use super::model::Model;
+use super::sampling::Sampling;
+use crate::cli::Calibrate;
+use crate::report;
+use crate::staging::Staging;
+
+/// Pictures that are drawn at a time: each network is loaded once for them, and what they need between networks is kept.
+const GROUP: usize = 64;
+
+/// Draws and looks, or joins what was seen.
+pub(crate) fn calibrate(args: &Calibrate) -> Result<()> {
+    let output = Staging::file(&args.output)?;
+    let statistics = if args.merge.is_empty() { onto(args, observe(args)?)? } else { merge(args)? };
+    let write = || format!("cannot write `{}`", args.output.display());
+    let mut file = BufWriter::new(File::create(output.path()).with_context(write)?);
+    calibration::write(&statistics, &mut file).and_then(|()| file.flush()).with_context(write)?;
+    output.commit()?;
+    if !args.quiet {
+        let tensors: usize = statistics.graphs.values().map(|graph| graph.tensors.len()).sum();
+        let Run { prompts, shard, .. } = &statistics.run;
+        let part = if *shard == Shard::WHOLE { String::new() } else { format!(", part {shard}") };
+        report::say(format!(
+            "wrote `{}`: {} prompts{part}, {tensors} tensors of {}",
+            args.output.display(),
+            prompts.count,
+            statistics.graphs.keys().cloned().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn observe(args: &Calibrate) -> Result<Statistics> {
+    super::set_threads(args.threads)?;
+    // clap has seen to it that both are there.
+    let (path, list) = (args.model.as_deref().unwrap_or(Path::new("")), args.prompts.as_deref());
+    let cannot = || format!("cannot calibrate `{}`", path.display());
+    let prompts = prompts(list.unwrap_or(Path::new("")), args)?;
+    let model = Model::open(path, args.config.as_deref(), Options::default()).with_context(cannot)?;
+    check_components(args, path, &model)?;
+    draw(args, path, &model, &prompts).with_context(cannot)
+}
+
+/// The prompts of all parts.
+fn prompts(path: &Path, args: &Calibrate) -> Result<Vec<String>> {
+    let mut prompts: Vec<String> = Prompt::read_all(path)?.into_iter().map(|prompt| prompt.text).collect();
+    prompts.truncate(args.number.map_or(usize::MAX, std::num::NonZero::get));
+    let (shown, count) = (path.display(), prompts.len());
+    if prompts.iter().collect::<BTreeSet<_>>().len() < 2 {
+        let text = format!("`{shown}` gives one prompt, expected at least 2 different ones");
+        return Err(report::with_hint(text, "8 to 64 prompts of the kind that will be drawn are usual"));
+    }
+    if args.shard.of() as usize > count {
+        let text = format!("`{shown}` gives {count} prompts, which are too few for {} parts", args.shard.of());
+        return Err(report::with_hint(text, "give more prompts, or split them into fewer parts"));
+    }
+    Ok(prompts)
+}
+
+fn check_components(args: &Calibrate, path: &Path, model: &Model) -> Result<()> {
+    let known = model.components();
+    let Some(name) = args.component.iter().find(|name| !known.contains(name)) else { return Ok(()) };
+    let text = format!("`{}` has no component `{name}`", path.display());
+    Err(report::with_hint(text, format!("it has {}", known.join(", "))))
+}
+
+fn draw(args: &Calibrate, path: &Path, model: &Model, prompts: &[String]) -> Result<Statistics> {
+    let sampling = Sampling::new(&args.sampling, path, model)?;
+    let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
+    let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = sampling.guidance;
+    let run = Run {
+        prompts: PromptSet::of(prompts.iter().map(String::as_str)),
+        seed: args.seed,
+        steps: sampling.steps(),
+        guidance: scale,
+        decoder: sampling.decoder.component.to_owned(),
+        shard: args.shard,
+    };
+    let statistics = Arc::new(Mutex::new(Statistics::new(run)));
+    let request = |(index, prompt): (usize, &String)| Request {
+        prompt: prompt.clone(),
+        negative_prompt: String::new(),
+        guidance: sampling.guidance,
+        noise: Noise::Seed(args.seed.wrapping_add(index as u64)),
+    };
+    let part = prompts.iter().enumerate().filter(|(index, _)| args.shard.has(*index));
+    let requests: Vec<Request> = part.map(request).collect();
+    let bar = report::progress_bar(args.quiet);
+    let graphs = model.graphs();
+    let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
+    let load = |name: &str| {
+        let graph = graphs(name)?;
+        if !args.component.is_empty() && !args.component.iter().any(|component| component == name) {
+            return Session::load(&graph);
+        }
+        let recorder = Recorder { component: name.to_owned(), statistics: Arc::clone(&statistics) };
+        let observer: Arc<dyn Observer> = Arc::new(recorder);
+        Session::load_observed(&graph, &observer)
+    };
+    let mut cut = 0;
+    for group in requests.chunks(GROUP) {
+        sampler.draw_on(&load, group, &mut |what| bar.set_message(what.to_owned()), &mut |_, _, trace| {
+            cut += usize::from(trace.truncated);
+        })?;
+    }
+    bar.finish_and_clear();
+    if cut > 0 {
+        let of = requests.len();
+        report::warn(format!("{cut} of {of} prompts are longer than the text encoder takes: their ends were left out"));
+    }
+    let seen = statistics.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(seen.clone())
+}
+
+/// What was seen, and of other components what another file says.
+fn onto(args: &Calibrate, seen: Statistics) -> Result<Statistics> {
+    let Some(path) = &args.onto else { return Ok(seen) };
+    let mut base = calibration::read(path)?;
+    base.put(&path.display().to_string(), &args.output.display().to_string(), seen)?;
+    Ok(base)
+}
+
+/// Takes down what a component shows.
+struct Recorder {
+    component: String,
+    statistics: Arc<Mutex<Statistics>>,
+}
+
+impl Observer for Recorder {
+    fn wanted(&self, graph: &Checked<Graph>) -> Result<Vec<ValueId>, Failure> {
+        let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        if !statistics.graphs.contains_key(&self.component) {
+            statistics.add_graph(&self.component, graph)?;
+        }
+        Ok(taps(graph).observed)
+    }
+
+    fn see(&self, tensor: &str, values: &[f32]) -> Result<(), Failure> {
+        let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(statistics.observe(&self.component, tensor, values)?)
+    }
+}
+
+fn merge(args: &Calibrate) -> Result<Statistics> {
+    let mut merger = Merger::default();
+    let joined = args.merge.iter().try_for_each(|path| {
+        let part = calibration::read(path)?;
+        merger.add(&path.display().to_string(), part)
+    });
+    joined.and_then(|()| merger.finish()).map_err(|error| {
+        let hint = match &error {
+            CalibrationError::Missing { .. } => "make the others with `--shard`, and name the files of all parts",
+            CalibrationError::Overlap { .. } => "name each part once",
+            CalibrationError::Foreign { .. } => "all parts take the same model, prompts, seed and sampling options",
+            _ => return error.into(),
+        };
+        report::with_hint(error.to_string(), hint)
+    })
+}
