@@ -149,9 +149,10 @@ impl Writer<'_> {
             (Operand::Weight(axis), _) => self.weight(node, id, axis, codes.first().cloned().flatten().as_ref()),
             (_, None) => Ok((self.read(id), None)),
             (Operand::Activation, Some(dtype)) => {
-                let second = self.settings.second.filter(|s| {
-                    node.op.name == "MatMul" && index == 1 && dtype.bytes(1) == 2 && *s != dtype
-                });
+                let second = self
+                    .settings
+                    .second
+                    .filter(|s| node.op.name == "MatMul" && index == 1 && dtype.bytes(1) == 2 && *s != dtype);
                 self.activation(id, if is_move(node) { None } else { Some(second.unwrap_or(dtype)) })
             }
             (Operand::Gain, Some(dtype)) => {
@@ -202,7 +203,7 @@ impl Writer<'_> {
         let least = least.filter(|_| scheme.block.is_none());
         let found = self.shared.encode(&name, &data, &ty, scheme, least.as_deref());
         let (code, other) = found.ok_or_else(|| self.not_finite(id))?;
-        let suffix = if other == 0 { String::new() } else { format!("{}", other + 1) };
+        let suffix = if other == 0 { String::new() } else { (other + 1).to_string() };
         let new = self.constant(id, &format!("weight{suffix}"), &data, &code)?;
         Ok((new, Some(code)))
     }

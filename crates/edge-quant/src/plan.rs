@@ -65,16 +65,18 @@ fn activations(graph: &Graph, node: &Node, settings: &Settings) -> Option<DType>
     settings.activations_of(node)
 }
 
+/// The first of the values that are joined with this one.
+fn root(parent: &mut [usize], mut at: usize) -> usize {
+    while parent[at] != at {
+        parent[at] = parent[parent[at]];
+        at = parent[at];
+    }
+    at
+}
+
 /// Joins what moves connect.
 fn sets(graph: &Graph, types: &[Option<DType>]) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..graph.values().count()).collect();
-    fn root(parent: &mut [usize], mut at: usize) -> usize {
-        while parent[at] != at {
-            parent[at] = parent[parent[at]];
-            at = parent[at];
-        }
-        at
-    }
     for (node, ty) in graph.nodes.iter().zip(types) {
         let Some(rule) = Rule::of(node).filter(|rule| rule.moves && ty.is_some()) else { continue };
         let operands = (0..node.inputs.len()).filter(|i| rule.operand(graph, node, *i).is_some());

@@ -7,8 +7,9 @@ use edge_spec::{Biases, Precision, Scheme};
 
 use crate::WeightScheme;
 
-/// Modules whose arithmetic has 16 bits where that of others has 8: the last step multiplies every error of the latents.
-const FINE_MODULES: &[&str] = &["scheduler"];
+/// What is computed with activations of 16 bits where others have 8: the scheduler's step multiplies every error of the
+/// latents.
+const FINE_PARTS: &[&str] = &["scheduler"];
 /// Modules whose weights have 8 bits where those of others have 4: what enters and leaves the network passes them.
 const WIDE_MODULES: &[&str] = &["conv_in", "conv_out"];
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub second: Option<DType>,
     /// Types of gains, by operator.
     pub gains: BTreeMap<String, DType>,
+    /// Modules and operators with activations of 16 bits, where 8 are too few for others.
+    pub fine_parts: Vec<String>,
     /// ONNX opset.
     pub opset: u32,
 }
@@ -56,6 +59,7 @@ impl Settings {
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
+            fine_parts: FINE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
             opset,
         })
     }
@@ -65,7 +69,7 @@ impl Settings {
         if FLOAT_MODULES.iter().any(|module| is_part(node, module)) {
             return None;
         }
-        let fine = FINE_MODULES.iter().any(|module| is_part(node, module));
+        let fine = self.fine_parts.iter().any(|part| part == node.op.name || is_part(node, part));
         self.activations.map(|ty| if fine { self.fine } else { ty })
     }
 
@@ -86,7 +90,7 @@ impl Settings {
     }
 }
 
-/// Whether a node is of a module, which may be part of a larger graph.
+/// Whether a node is of a module, named by its path or a part of it.
 fn is_part(node: &Node, module: &str) -> bool {
-    node.module().split('.').any(|part| part == module)
+    format!(".{}.", node.module()).contains(&format!(".{module}."))
 }

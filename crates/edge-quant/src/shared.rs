@@ -39,7 +39,7 @@ impl SharedWeights {
             Some(best) => best,
             None => encode(data, ty, scheme)?,
         };
-        let raised = least.map(|least| raise(&best, least)).unwrap_or_else(|| best.clone());
+        let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
         let mut index = |encoding: &Encoding| {
             let there = known.iter().position(|k| is_same(k) && k.encoding == *encoding);
             there.unwrap_or_else(|| {
@@ -53,10 +53,11 @@ impl SharedWeights {
     }
 }
 
-/// No scale is less than those of `least`, which are as many.
+/// No scale is less than that of `least` at its place.
 fn raise(encoding: &Encoding, least: &[f32]) -> Encoding {
-    let scales: Vec<f32> = encoding.scales.iter().zip(least).map(|(s, l)| s.max(*l)).collect();
-    if scales.len() == encoding.scales.len() { Encoding { scales: scales.into(), ..encoding.clone() } } else { encoding.clone() }
+    let floor = |(index, scale): (usize, &f32)| least.get(index).map_or(*scale, |least| scale.max(*least));
+    let scales = encoding.scales.iter().enumerate().map(floor).collect();
+    Encoding { scales, ..encoding.clone() }
 }
 
 #[cfg(test)]
@@ -70,7 +71,8 @@ mod tests {
         let scheme = WeightScheme { dtype: DType::Int8, axis: 0, block: None };
         let data = Data::f32s(&[1.0, -127.0]);
         let ty = TensorType::new(DType::Float32, [2, 1]);
-        let mut encode = |data: &Data, least: Option<&[f32]>| shared.encode("w", data, &ty, scheme, least).expect("finite");
+        let mut encode =
+            |data: &Data, least: Option<&[f32]>| shared.encode("w", data, &ty, scheme, least).expect("finite");
         let (first, at) = encode(&data, None);
         assert_eq!((encode(&data, Some(&[0.0, 0.0])), at), ((first.clone(), 0), 0));
         let (raised, at) = encode(&data, Some(&[0.5, 0.0]));

@@ -12,7 +12,7 @@ use common::{EDGETOOL, PROMPT, Ran, Sandbox, fixtures};
 use serde_json::Value;
 
 /// In the order in which their examples build on each other.
-const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval", "evaluate", "targets"];
+const COMMANDS: &[&str] = &["convert", "run", "inspect", "eval", "evaluate", "quantize", "targets"];
 
 /// The two examples that end a subcommand's help, as a terminal of 80 columns shows them.
 #[track_caller]
@@ -47,6 +47,8 @@ fn examples_work_as_they_stand() {
     for name in [
         "edgefusion-onnx/edgetool.json",
         "edgefusion-qnn/unet/model.onnx",
+        "edgefusion-w8/unet/model.onnx",
+        "edgefusion-fp16/unet/model.onnx",
         "cat.png",
         "hidden.safetensors",
         "pictures/0020.png",

@@ -59,13 +59,22 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let staging = Staging::folder(&args.output, args.force)?;
     let lines = job.write(staging.path()).with_context(cannot)?;
     staging.commit()?;
-    report::say(format!("quantized `{}` to `{}`: {scheme} for {}", args.model.display(), args.output.display(), target.name));
+    report::say(format!(
+        "quantized `{}` to `{}`: {scheme} for {}",
+        args.model.display(),
+        args.output.display(),
+        target.name
+    ));
     lines.into_iter().for_each(report::say);
     Ok(())
 }
 
 fn open(path: &Path) -> Result<Model> {
-    if path.join(MANIFEST_FILE).exists() { Model::open(path, None, Options::default()) } else { Err(not_converted(path)) }
+    if path.join(MANIFEST_FILE).exists() {
+        Model::open(path, None, Options::default())
+    } else {
+        Err(not_converted(path))
+    }
 }
 
 fn not_converted(path: &Path) -> anyhow::Error {
@@ -117,9 +126,9 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
         let text = format!("`{}` has no component `{unknown}`", args.model.display());
         return Err(report::with_hint(text, format!("it has {}", names().collect::<Vec<_>>().join(", "))));
     }
-    let is_chosen = |name: &String| match args.component.is_empty() {
-        true => UNETS.iter().any(|start| name.starts_with(start)),
-        false => args.component.contains(name),
+    let is_unet = |name: &str| UNETS.iter().any(|start| name.starts_with(start));
+    let is_chosen = |name: &String| {
+        if args.component.is_empty() { is_unet(name) } else { args.component.contains(name) }
     };
     let chosen: Vec<String> = names().filter(is_chosen).collect();
     if chosen.is_empty() {
@@ -159,7 +168,10 @@ fn statistics(
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
-        let settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
+        let mut settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
+        if let Some(settings) = &mut settings {
+            settings.fine_parts.extend(self.args.fine.iter().cloned());
+        }
         let mut components = Vec::new();
         let mut lines = Vec::new();
         copy_rest(&self.args.model, folder, self.manifest)?;
@@ -246,6 +258,7 @@ impl Job<'_> {
             precision: self.precision.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: used.map(hash).transpose()?,
+            fine: self.args.fine.clone(),
             components: self.chosen.clone(),
         })
     }
@@ -284,7 +297,8 @@ fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result
     let mut left = vec![std::path::PathBuf::new()];
     while let Some(inner) = left.pop() {
         let read = || format!("cannot read `{}`", from.join(&inner).display());
-        fs::create_dir_all(to.join(&inner)).with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
+        fs::create_dir_all(to.join(&inner))
+            .with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
         let mut entries = fs::read_dir(from.join(&inner)).with_context(read)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
@@ -294,7 +308,8 @@ fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result
             } else if wanted(&path) {
                 // The content alone: a read-only original must not make read-only copies.
                 let content = fs::read(entry.path()).with_context(read)?;
-                fs::write(to.join(&path), content).with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
+                fs::write(to.join(&path), content)
+                    .with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
             }
         }
     }
