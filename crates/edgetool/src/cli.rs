@@ -361,6 +361,9 @@ pub(crate) struct Quantize {
     /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times
     #[arg(long, value_name = "PART")]
     pub(crate) fine: Vec<String>,
+    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times
+    #[arg(long, value_name = "PART")]
+    pub(crate) wide: Vec<String>,
     /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
     /// several times
     #[arg(long, value_name = "VERSION")]

@@ -171,6 +171,7 @@ impl Job<'_> {
         let mut settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
         if let Some(settings) = &mut settings {
             settings.fine_parts.extend(self.args.fine.iter().cloned());
+            settings.wide_parts.extend(self.args.wide.iter().cloned());
         }
         let mut components = Vec::new();
         let mut lines = Vec::new();
@@ -259,6 +260,7 @@ impl Job<'_> {
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: used.map(hash).transpose()?,
             fine: self.args.fine.clone(),
+            wide: self.args.wide.clone(),
             components: self.chosen.clone(),
         })
     }
