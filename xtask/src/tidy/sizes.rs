@@ -10,7 +10,7 @@ const LONG_FILE_LINES: usize = 800;
 /// Files that may have more than [`FILE_LINES`], each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 /// Lines of all Rust files, generated ones too.
-const TREE_LINES: usize = 28_000;
+const TREE_LINES: usize = 36_000;
 /// Packages in `Cargo.lock`.
 const PACKAGES: usize = 270;
 /// Bytes of any file.
@@ -79,7 +79,7 @@ mod tests {
         let half = "//\n".repeat(TREE_LINES / 2 + 1);
         let lock = "[[package]]\n".repeat(PACKAGES + 1);
         let tree = Tree::of(&[("a.rs", &half), ("b.rs", &half), ("Cargo.lock", &lock)]);
-        assert_eq!(tree_lines(&tree), ["all Rust files: 20002 lines, at most 20000"]);
+        assert_eq!(tree_lines(&tree), ["all Rust files: 36002 lines, at most 36000"]);
         assert_eq!(packages(&tree), ["Cargo.lock: 271 packages, at most 270"]);
     }
 
