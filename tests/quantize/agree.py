@@ -5,13 +5,16 @@
 
 First the operators: random cases of QuantizeLinear and DequantizeLinear, bit by bit. Then, for each variant that
 tests/parity/parity.py has left in DIR: the checkpoint is converted for qnn with its steps folded, calibrated, and
-quantized in every way; each UNet's output is compared in steps of its quantized output. The last line is
-`N passed, N failed`; the exit status is 1 when one failed.
+quantized in every way, and each UNet's output is compared. Sums in another order put a value on the other side of a tie
+now and then. Differences are counted in what one step of the UNet's own output (`conv_out`), and of each tensor that the
+scheduler's step makes of it, is at the output: with 8 bits, whose ties are rare, it is 1 at most. With 16 bits values are
+on the other side of a tie in every layer, and a second step of `conv_out` is allowed. The last line is `N passed, N failed`; the exit status is 1 when one failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -28,9 +31,8 @@ sys.path.insert(0, str(REPO / "tests/reference"))
 import make_quantize_cases as cases  # noqa: E402
 
 PROMPTS = REPO / "recipes/shapes/prompts/calibration.txt"
-# Sums in another order put a value on the other side of a tie now and then, and what follows is a step away from there.
+LIMITS = {"w8a16": 2, "w4a16": 2, "w8a8": 1}
 # Weights alone have no steps: relative L2.
-STEPS = {"w8a16": 1, "w4a16": 1, "w8a8": 1}
 FLOAT_LIMIT = 2e-5
 
 
@@ -91,9 +93,10 @@ def networks(edgetool: Path, checkpoint: Path, folder: Path) -> list[tuple[str, 
     run("calibrate", converted, "--prompts", PROMPTS, "--number", "4", "-o", statistics)
     for precision in ["w8a16", "w4a16", "w8a8", "w8", "fp16"]:
         quantized = folder / precision
-        known = ["--statistics", statistics] if precision in STEPS else []
+        known = ["--statistics", statistics] if precision in LIMITS else []
         run("quantize", converted, "--precision", precision, "-o", quantized, *known)
-        for model in sorted((quantized / "unet").glob("*.onnx")):
+        steps = json.loads((quantized / "edgetool.json").read_text())["fold"]["steps"]
+        for step, model in zip(steps, sorted((quantized / "unet").glob("*.onnx"))):
             onnx.checker.check_model(str(model))
             theirs = session(model)
             rng = np.random.default_rng(0)
@@ -101,23 +104,24 @@ def networks(edgetool: Path, checkpoint: Path, folder: Path) -> list[tuple[str, 
             expected = dict(zip([o.name for o in theirs.get_outputs()], theirs.run(None, feeds)))
             found = evaluate(edgetool, model, feeds, folder)
             for name, value in expected.items():
-                scale = output_scale(model, name)
                 difference = np.abs(found[name] - value)
-                if scale:
-                    worst = float(difference.max() / scale)
-                    rows.append((f"{precision} {model.stem} steps", worst, worst < STEPS[precision] + 0.01))
+                if precision in LIMITS:
+                    worst = float(difference.max() / quantum(model, name, step))
+                    rows.append((f"{precision} {model.stem} steps", worst, worst <= LIMITS[precision]))
                 else:
                     worst = float(np.linalg.norm(difference) / np.linalg.norm(value))
-                    rows.append((f"{precision} {model.stem} relative", worst, worst < FLOAT_LIMIT))
+                    rows.append((f"{precision} {model.stem} relative L2", worst, worst < FLOAT_LIMIT))
     return rows
 
 
-def output_scale(model: Path, name: str) -> float | None:
+def quantum(model: Path, output: str, step: dict[str, float]) -> float:
+    """What a step of each tensor from `conv_out` on is at the output."""
     graph = onnx.load(str(model), load_external_data=False).graph
-    maker = next(n for n in graph.node if name in n.output)
-    if maker.op_type != "DequantizeLinear":
-        return None
-    return float(numpy_helper.to_array(next(i for i in graph.initializer if i.name == maker.input[1])))
+    scales = {i.name: float(numpy_helper.to_array(i)) for i in graph.initializer if i.name.endswith("_scale") and not i.dims}
+    parts = {"conv_out": abs(step["output"]), "scheduler_Sub_next": abs(step["sample"]), output: 1}
+    # The product of the output and its factor, before the difference.
+    parts["scheduler_Mul_next_part"] = abs(step["sample"])
+    return sum(scales[f"{name}_scale"] * factor for name, factor in parts.items())
 
 
 def main() -> None:

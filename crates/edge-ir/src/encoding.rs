@@ -209,7 +209,7 @@ fn small(limit: i32) -> f32 {
 /// Integers as a tensor's bytes: little-endian, two of 4 bits in a byte, the first in the low half.
 pub fn pack(q: &[i32], dtype: DType, out: &mut Vec<u8>) {
     match dtype.bytes(2) {
-        1 => out.extend(q.chunks(2).map(|pair| low(pair[0]) & 15 | low(*pair.get(1).unwrap_or(&0)) << 4)),
+        1 => out.extend(q.chunks(2).map(|pair| (low(pair[0]) & 15) | (low(*pair.get(1).unwrap_or(&0)) << 4))),
         2 => out.extend(q.iter().map(|v| low(*v))),
         4 => out.extend(q.iter().flat_map(|v| [low(*v), low(*v >> 8)])),
         _ => out.extend(q.iter().flat_map(|v| v.to_le_bytes())),

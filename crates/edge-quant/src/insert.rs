@@ -78,7 +78,7 @@ pub fn quantize(
     Ok(Quantized { graph: new.check()?, encodings })
 }
 
-/// Casts of weights become part of the weights.
+/// Casts of weights become part of the weights, which keep their names.
 fn fold_casts(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     for node in std::mem::take(&mut graph.nodes) {
@@ -88,7 +88,15 @@ fn fold_casts(graph: &Graph) -> Graph {
             graph.value(from).data.clone().filter(|_| is_cast)?.cast(graph.ty(from).dtype, DType::Float32)
         };
         match cast() {
-            Some(data) => graph.value_mut(node.outputs[0]).data = Some(data),
+            Some(data) => {
+                let to = node.outputs[0];
+                if let Some(from) = node.inputs[0].filter(|_| !graph.outputs.contains(&to)) {
+                    let name = graph.value(from).name.clone();
+                    let other = std::mem::replace(&mut graph.value_mut(to).name, name);
+                    graph.value_mut(from).name = other;
+                }
+                graph.value_mut(to).data = Some(data);
+            }
             None => graph.nodes.push(node),
         }
     }
@@ -203,7 +211,7 @@ impl Writer<'_> {
         let least = least.filter(|_| scheme.block.is_none());
         let found = self.shared.encode(&name, &data, &ty, scheme, least.as_deref());
         let (code, other) = found.ok_or_else(|| self.not_finite(id))?;
-        let suffix = if other == 0 { String::new() } else { format!("{}", other + 1) };
+        let suffix = if other == 0 { String::new() } else { (other + 1).to_string() };
         let new = self.constant(id, &format!("weight{suffix}"), &data, &code)?;
         Ok((new, Some(code)))
     }

@@ -36,7 +36,7 @@ impl Plan {
             *ty = ty.and_then(|_| chosen.get(&sets[graph.index_of(node.outputs[0])]).copied());
         }
         let mut plan = Self { types, sets, known: BTreeMap::new() };
-        let values = ranges_of_sets(graph, &plan.sets, &chosen, ranges)?;
+        let values = ranges_of_sets(graph, &plan, &chosen, ranges)?;
         plan.known = chosen.into_iter().filter_map(|(set, ty)| Some((set, (ty, *values.get(&set)?)))).collect();
         Ok(plan)
     }
@@ -65,16 +65,18 @@ fn activations(graph: &Graph, node: &Node, settings: &Settings) -> Option<DType>
     settings.activations_of(node)
 }
 
+/// The first of the values that are joined with this one.
+fn root(parent: &mut [usize], mut at: usize) -> usize {
+    while parent[at] != at {
+        parent[at] = parent[parent[at]];
+        at = parent[at];
+    }
+    at
+}
+
 /// Joins what moves connect.
 fn sets(graph: &Graph, types: &[Option<DType>]) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..graph.values().count()).collect();
-    fn root(parent: &mut [usize], mut at: usize) -> usize {
-        while parent[at] != at {
-            parent[at] = parent[parent[at]];
-            at = parent[at];
-        }
-        at
-    }
     for (node, ty) in graph.nodes.iter().zip(types) {
         let Some(rule) = Rule::of(node).filter(|rule| rule.moves && ty.is_some()) else { continue };
         let operands = (0..node.inputs.len()).filter(|i| rule.operand(graph, node, *i).is_some());
@@ -114,10 +116,11 @@ fn types_of_sets(graph: &Graph, types: &[Option<DType>], sets: &[usize]) -> BTre
 /// The range of each set: of all that its tensors take where they are made.
 fn ranges_of_sets(
     graph: &Graph,
-    sets: &[usize],
+    plan: &Plan,
     chosen: &BTreeMap<usize, DType>,
     ranges: Ranges<'_>,
 ) -> Result<BTreeMap<usize, Range>, Error> {
+    let sets = &plan.sets;
     let mut found: BTreeMap<usize, Range> = BTreeMap::new();
     let mut add = |id: ValueId, range: &dyn Fn(DType) -> Option<Range>| {
         let set = sets[graph.index_of(id)];
@@ -136,7 +139,9 @@ fn ranges_of_sets(
             add(id, &|_| Range::of(&data.to_f32s()))?;
         }
     }
-    for node in graph.nodes.iter().filter(|n| !is_move(n)) {
+    // A move in float makes a tensor of its own.
+    let makers = graph.nodes.iter().zip(&plan.types).filter(|(n, ty)| !is_move(n) || ty.is_none());
+    for (node, _) in makers {
         let gives = Rule::of(node).and_then(|rule| rule.gives);
         for id in &node.outputs {
             add(*id, &|ty| gives.or_else(|| ranges(&graph.value(*id).name, ty)))?;

@@ -7,10 +7,11 @@ use edge_spec::{Biases, Precision, Scheme};
 
 use crate::WeightScheme;
 
-/// Modules whose arithmetic has 16 bits where that of others has 8: the last step multiplies every error of the latents.
-const FINE_MODULES: &[&str] = &["scheduler"];
-/// Modules whose weights have 8 bits where those of others have 4: what enters and leaves the network passes them.
-const WIDE_MODULES: &[&str] = &["conv_in", "conv_out"];
+/// What is computed with activations of 16 bits where others have 8: the scheduler's step multiplies every error of the
+/// latents.
+const FINE_PARTS: &[&str] = &["scheduler"];
+/// What has weights of 8 bits where those of others have 4: what enters and leaves the network passes it.
+const WIDE_PARTS: &[&str] = &["conv_in", "conv_out"];
 
 /// Modules that stay in float: angles of several turns, of which the sine is taken.
 const FLOAT_MODULES: &[&str] = &["time_proj"];
@@ -32,6 +33,10 @@ pub struct Settings {
     pub second: Option<DType>,
     /// Types of gains, by operator.
     pub gains: BTreeMap<String, DType>,
+    /// Modules and operators with activations of 16 bits, where 8 are too few for others.
+    pub fine_parts: Vec<String>,
+    /// Modules and operators with weights of 8 bits, where 4 are too few for others.
+    pub wide_parts: Vec<String>,
     /// ONNX opset.
     pub opset: u32,
 }
@@ -56,6 +61,8 @@ impl Settings {
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
+            fine_parts: FINE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
+            wide_parts: WIDE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
             opset,
         })
     }
@@ -65,14 +72,14 @@ impl Settings {
         if FLOAT_MODULES.iter().any(|module| is_part(node, module)) {
             return None;
         }
-        let fine = FINE_MODULES.iter().any(|module| is_part(node, module));
+        let fine = self.fine_parts.iter().any(|part| is_part(node, part));
         self.activations.map(|ty| if fine { self.fine } else { ty })
     }
 
     /// How the weight of a node is quantized, which has this shape and its output channels on this axis.
     pub(crate) fn weight_of(&self, node: &Node, shape: &[usize], axis: usize) -> Option<WeightScheme> {
         let dtype = self.weights?;
-        let wide = WIDE_MODULES.iter().any(|module| is_part(node, module)) || node.int("group", 1) > 1;
+        let wide = self.wide_parts.iter().any(|part| is_part(node, part)) || node.int("group", 1) > 1;
         let dtype = if dtype == DType::Int4 && wide { DType::Int8 } else { dtype };
         // Blocks of a convolution over several pixels would have a scale for each of them.
         let matrix = shape.iter().skip(2).all(|d| *d == 1);
@@ -86,7 +93,7 @@ impl Settings {
     }
 }
 
-/// Whether a node is of a module, which may be part of a larger graph.
-fn is_part(node: &Node, module: &str) -> bool {
-    node.module().split('.').any(|part| part == module)
+/// Whether a node is of an operator, or of a module, named by its path or a part of it.
+fn is_part(node: &Node, part: &str) -> bool {
+    node.op.name == part || format!(".{}.", node.module()).contains(&format!(".{part}."))
 }

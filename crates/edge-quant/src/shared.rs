@@ -39,7 +39,7 @@ impl SharedWeights {
             Some(best) => best,
             None => encode(data, ty, scheme)?,
         };
-        let raised = least.map(|least| raise(&best, least)).unwrap_or_else(|| best.clone());
+        let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
         let mut index = |encoding: &Encoding| {
             let there = known.iter().position(|k| is_same(k) && k.encoding == *encoding);
             there.unwrap_or_else(|| {
@@ -53,14 +53,11 @@ impl SharedWeights {
     }
 }
 
-/// No scale is less than those of `least`, which are as many.
+/// No scale is less than that of `least` at its place.
 fn raise(encoding: &Encoding, least: &[f32]) -> Encoding {
-    let scales: Vec<f32> = encoding.scales.iter().zip(least).map(|(s, l)| s.max(*l)).collect();
-    if scales.len() == encoding.scales.len() {
-        Encoding { scales: scales.into(), ..encoding.clone() }
-    } else {
-        encoding.clone()
-    }
+    let floor = |(index, scale): (usize, &f32)| least.get(index).map_or(*scale, |least| scale.max(*least));
+    let scales = encoding.scales.iter().enumerate().map(floor).collect();
+    Encoding { scales, ..encoding.clone() }
 }
 
 #[cfg(test)]

@@ -68,6 +68,12 @@ pub struct Quantization {
     /// SHA-256 of the statistics that ranges were chosen from, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<String>,
+    /// Modules and operators that were given activations of 16 bits where others have 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fine: Vec<String>,
+    /// Modules and operators that were given weights of 8 bits where others have 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wide: Vec<String>,
     /// The components that are quantized, in the order of use; the others are as they were.
     pub components: Vec<String>,
 }

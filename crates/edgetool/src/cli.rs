@@ -366,6 +366,12 @@ pub(crate) struct Quantize {
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
     #[arg(long, value_name = "METHOD", requires = "statistics")]
     pub(crate) ranges: Option<Method>,
+    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times
+    #[arg(long, value_name = "PART")]
+    pub(crate) fine: Vec<String>,
+    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times
+    #[arg(long, value_name = "PART")]
+    pub(crate) wide: Vec<String>,
     /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
     /// several times
     #[arg(long, value_name = "VERSION")]
@@ -377,8 +383,8 @@ pub(crate) struct Quantize {
 
 const QUANTIZE_EXAMPLES: &str = "Examples:
   edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
-  edgetool quantize edgefusion-qnn --precision w8a16 --statistics edgefusion.calibration \\
-      -o edgefusion-w8a16";
+  edgetool quantize edgefusion-qnn --precision fp16 --others fp16 \\
+      -o edgefusion-fp16";
 
 /// What becomes of networks that are not quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

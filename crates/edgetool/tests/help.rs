@@ -19,6 +19,7 @@ const COMMANDS: &[&str] = &[
     "eval",
     "evaluate",
     "calibrate",
+    "quantize",
     "targets",
     "verify",
     "package",
@@ -58,6 +59,8 @@ fn examples_work_as_they_stand() {
     for name in [
         "edgefusion-onnx/edgetool.json",
         "edgefusion-qnn/unet/model.onnx",
+        "edgefusion-w8/unet/model.onnx",
+        "edgefusion-fp16/unet/model.onnx",
         "cat.png",
         "hidden.safetensors",
         "pictures/0020.png",

@@ -121,7 +121,6 @@ impl Linear {
                 code.dequantize(shape, index * TASK, &unpack(bytes, held, x.len()), x);
             });
         }
-        drop(plain);
         Ok(output)
     }
 }

@@ -126,9 +126,9 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
         let text = format!("`{}` has no component `{unknown}`", args.model.display());
         return Err(report::with_hint(text, format!("it has {}", names().collect::<Vec<_>>().join(", "))));
     }
-    let is_chosen = |name: &String| match args.component.is_empty() {
-        true => UNETS.iter().any(|start| name.starts_with(start)),
-        false => args.component.contains(name),
+    let is_unet = |name: &str| UNETS.iter().any(|start| name.starts_with(start));
+    let is_chosen = |name: &String| {
+        if args.component.is_empty() { is_unet(name) } else { args.component.contains(name) }
     };
     let chosen: Vec<String> = names().filter(is_chosen).collect();
     if chosen.is_empty() {
@@ -168,7 +168,11 @@ fn statistics(
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
-        let settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
+        let mut settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
+        if let Some(settings) = &mut settings {
+            settings.fine_parts.extend(self.args.fine.iter().cloned());
+            settings.wide_parts.extend(self.args.wide.iter().cloned());
+        }
         let mut components = Vec::new();
         let mut lines = Vec::new();
         copy_rest(&self.args.model, folder, self.manifest)?;
@@ -255,6 +259,8 @@ impl Job<'_> {
             precision: self.precision.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: used.map(hash).transpose()?,
+            fine: self.args.fine.clone(),
+            wide: self.args.wide.clone(),
             components: self.chosen.clone(),
         })
     }

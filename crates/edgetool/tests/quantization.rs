@@ -1,0 +1,96 @@
+//! Quantization of a folder: what it draws, what is recorded, that it is the same on any number of threads, and how it
+//! refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+
+use common::tensors::{self, relative_l2};
+use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees};
+use serde_json::Value;
+
+/// The denoised latent of random networks with weights in integers, against float.
+const W8: f64 = 0.1;
+/// With weights in 16 bits of float.
+const HALF: f64 = 2e-3;
+
+/// The fixture with its steps folded for QNN.
+fn converted() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.convert("tests/fixtures/edgefusion", "qnn", &["--fold", "per-step", "--steps", "2", "--target", "qnn"]);
+    sandbox
+}
+
+fn denoised(sandbox: &Sandbox, model: &str) -> tensors::Tensor {
+    sandbox.ok(&["run", model, "--prompt", PROMPT, "--quiet", "-o", "p.png", "--save-tensors", "p.safetensors"]);
+    tensors::read(&sandbox.path("p.safetensors")).remove("denoised").expect("the latent")
+}
+
+/// Bytes of the UNets' weights.
+fn size(sandbox: &Sandbox, folder: &str) -> u64 {
+    fs::metadata(sandbox.path(format!("{folder}/unet/model.onnx_data"))).expect("weights").len()
+}
+
+#[test]
+fn weights_alone_draw_nearly_the_same_from_smaller_files() {
+    let sandbox = converted();
+    let ran = sandbox.ok(&["quantize", "qnn", "--target", "qnn", "--precision", "w8", "-o", "w8"]);
+    assert!(ran.stderr.starts_with("quantized `qnn` to `w8`: w8 for qnn\n  unet_step_0 "), "{}", ran.stderr);
+    sandbox.ok(&["quantize", "qnn", "--precision", "fp16", "--others", "fp16", "-o", "half"]);
+    let expected = denoised(&sandbox, "qnn");
+    for (model, bound) in [("w8", W8), ("half", HALF)] {
+        let error = relative_l2(&denoised(&sandbox, model), &expected);
+        assert!(error > 0.0 && error < bound, "{model}: {error:e}");
+    }
+    let manifest: Value = serde_json::from_slice(&fs::read(sandbox.path("w8/edgetool.json")).unwrap()).unwrap();
+    assert_eq!(manifest["quantization"]["scheme"], "w8");
+    assert_eq!(manifest["quantization"]["components"], serde_json::json!(["unet_step_0", "unet_step_1"]));
+    assert!(manifest["quantization"].get("statistics").is_none());
+    // The fixture's weights have 16 bits.
+    assert!(size(&sandbox, "w8") < size(&sandbox, "qnn") * 55 / 100);
+    for file in ["text_encoder/model.onnx_data", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"] {
+        assert_eq!(
+            fs::read(sandbox.path(format!("w8/{file}"))).ok(),
+            fs::read(sandbox.path(format!("qnn/{file}"))).ok()
+        );
+    }
+}
+
+#[test]
+fn any_number_of_threads_writes_the_same() {
+    let sandbox = converted();
+    for threads in ["1", "3"] {
+        let args = ["quantize", "qnn", "--precision", "w8", "-o", threads, "--encodings", "1.0.0"];
+        let ran = Ran::new(sandbox.command(EDGETOOL, &args).env("RAYON_NUM_THREADS", threads).output().unwrap());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    }
+    assert_same_trees(&sandbox.tree("1"), &sandbox.tree("3"));
+    let encodings = fs::read(sandbox.path("1/encodings-1.0.0/unet_step_1.json")).unwrap();
+    let encodings: Value = serde_json::from_slice(&encodings).unwrap();
+    let first = &encodings["param_encodings"][0];
+    assert_eq!((&first["name"], &first["enc_type"]), (&"conv_in_weight".into(), &"PER_CHANNEL".into()));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_nothing_is_left() {
+    let sandbox = converted();
+    sandbox.convert("tests/fixtures/edgefusion", "plain", &[]);
+    sandbox.convert("tests/fixtures/edgefusion", "enn", &["--target", "enn"]);
+    sandbox.ok(&["quantize", "qnn", "--precision", "w8", "-o", "w8"]);
+    let before = sandbox.names();
+    let refuses = |args: &[&str], expect: &str| {
+        let stderr = sandbox.refusal(&[&["quantize"], args, &["-o", "out"]].concat());
+        assert!(stderr.contains(expect), "{args:?}: {stderr}");
+        assert_eq!(sandbox.names(), before);
+    };
+    refuses(&["tests/fixtures/edgefusion"], "it is no converted folder");
+    refuses(&["plain"], "`plain` was not converted for a target");
+    refuses(&["qnn", "--target", "openvino"], "`qnn` was converted for `qnn`, not for `openvino`");
+    refuses(&["enn"], "target `enn` takes no quantized graphs");
+    refuses(&["w8"], "`w8` is quantized already, to w8");
+    refuses(&["qnn", "--precision", "w8", "--component", "unet"], "`qnn` has no component `unet`");
+    refuses(&["qnn", "--precision", "w3"], "expected one of w8a16, w8a8, w4a16, w8, fp16");
+    refuses(&["qnn"], "w8a16 quantizes activations, and nothing says what values they take");
+    refuses(&["qnn", "--statistics", "none"], "none");
+}
