@@ -49,9 +49,8 @@ pub fn file(encoded: &[Encoded], version: Version) -> Value {
         return json!({"version": name, "producer": "edgetool", "encodings": all});
     }
     // Biases follow from inputs and weights in these versions.
-    let of = |is_weight: bool| {
-        encoded.iter().filter(move |e| e.is_weight == is_weight && e.encoding.dtype != DType::Int32)
-    };
+    let of =
+        |is_weight: bool| encoded.iter().filter(move |e| e.is_weight == is_weight && e.encoding.dtype != DType::Int32);
     if version == Version::V1_0_0 {
         let list = |is_weight| of(is_weight).map(|e| listed(&e.tensor, &e.encoding)).collect::<Vec<_>>();
         return json!({"version": name, "producer": "edgetool",

@@ -149,9 +149,10 @@ impl Writer<'_> {
             (Operand::Weight(axis), _) => self.weight(node, id, axis, codes.first().cloned().flatten().as_ref()),
             (_, None) => Ok((self.read(id), None)),
             (Operand::Activation, Some(dtype)) => {
-                let second = self.settings.second.filter(|s| {
-                    node.op.name == "MatMul" && index == 1 && dtype.bytes(1) == 2 && *s != dtype
-                });
+                let second = self
+                    .settings
+                    .second
+                    .filter(|s| node.op.name == "MatMul" && index == 1 && dtype.bytes(1) == 2 && *s != dtype);
                 self.activation(id, if is_move(node) { None } else { Some(second.unwrap_or(dtype)) })
             }
             (Operand::Gain, Some(dtype)) => {

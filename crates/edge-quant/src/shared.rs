@@ -56,7 +56,11 @@ impl SharedWeights {
 /// No scale is less than those of `least`, which are as many.
 fn raise(encoding: &Encoding, least: &[f32]) -> Encoding {
     let scales: Vec<f32> = encoding.scales.iter().zip(least).map(|(s, l)| s.max(*l)).collect();
-    if scales.len() == encoding.scales.len() { Encoding { scales: scales.into(), ..encoding.clone() } } else { encoding.clone() }
+    if scales.len() == encoding.scales.len() {
+        Encoding { scales: scales.into(), ..encoding.clone() }
+    } else {
+        encoding.clone()
+    }
 }
 
 #[cfg(test)]
@@ -70,7 +74,8 @@ mod tests {
         let scheme = WeightScheme { dtype: DType::Int8, axis: 0, block: None };
         let data = Data::f32s(&[1.0, -127.0]);
         let ty = TensorType::new(DType::Float32, [2, 1]);
-        let mut encode = |data: &Data, least: Option<&[f32]>| shared.encode("w", data, &ty, scheme, least).expect("finite");
+        let mut encode =
+            |data: &Data, least: Option<&[f32]>| shared.encode("w", data, &ty, scheme, least).expect("finite");
         let (first, at) = encode(&data, None);
         assert_eq!((encode(&data, Some(&[0.0, 0.0])), at), ((first.clone(), 0), 0));
         let (raised, at) = encode(&data, Some(&[0.5, 0.0]));

@@ -118,7 +118,8 @@ mod tests {
     fn rms(encoding: &Encoding, shape: &[usize], numbers: &[f32]) -> f64 {
         let data = Data::f32s(numbers);
         let back = data.quantize(shape, encoding.clone()).and_then(|q| q.dequantize(shape, encoding.clone()));
-        let squares = back.expect("views").to_f32s().iter().zip(numbers).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        let squares =
+            back.expect("views").to_f32s().iter().zip(numbers).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         (squares / f64::from(u32::try_from(numbers.len()).expect("few"))).sqrt()
     }
 

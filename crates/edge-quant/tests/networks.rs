@@ -115,8 +115,7 @@ fn the_unet_is_quantized_everywhere_and_stays_what_it_was() {
     let w8a16 = quantized(Scheme::W8a16);
     check_form(&w8a16.graph);
     let sqnr = |scheme| case.sqnr(&quantized(scheme).graph);
-    let (w8, w8a16, w8a8, w4a16) =
-        (sqnr(Scheme::W8), case.sqnr(&w8a16.graph), sqnr(Scheme::W8a8), sqnr(Scheme::W4a16));
+    let (w8, w8a16, w8a8, w4a16) = (sqnr(Scheme::W8), case.sqnr(&w8a16.graph), sqnr(Scheme::W8a8), sqnr(Scheme::W4a16));
     println!("w8 {w8:.1} w8a16 {w8a16:.1} w8a8 {w8a8:.1} w4a16 {w4a16:.1}");
     // Activations of 16 bits cost next to nothing; weights of 8 bits alone give what they give.
     assert!(w8 > 35.0 && w8a16 > w8 - 1.0, "{w8} {w8a16}");

@@ -75,13 +75,8 @@ pub enum Biases {
 
 impl Scheme {
     /// All, by name.
-    const TABLE: &[(&str, Self)] = &[
-        ("w8a16", Self::W8a16),
-        ("w8a8", Self::W8a8),
-        ("w4a16", Self::W4a16),
-        ("w8", Self::W8),
-        ("fp16", Self::Fp16),
-    ];
+    const TABLE: &[(&str, Self)] =
+        &[("w8a16", Self::W8a16), ("w8a8", Self::W8a8), ("w4a16", Self::W4a16), ("w8", Self::W8), ("fp16", Self::Fp16)];
 }
 
 impl FromStr for Scheme {

@@ -67,6 +67,12 @@ const ROWS: &[Row] = &[
         reason: "float16 holds nothing above 65504",
     },
     Row {
+        name: "saturated_share",
+        least: false,
+        limits: [f64::MAX, f64::MAX, f64::MAX, f64::MAX, 0.005, 0.005, 0.02],
+        reason: "a range that leaves out more than outliers was calibrated on other values",
+    },
+    Row {
         name: "layer_sqnr_db",
         least: true,
         limits: [80.0, 55.0, 45.0, 15.0, 15.0, 6.0, 6.0],
@@ -149,7 +155,7 @@ mod tests {
         for row in ROWS {
             let [finest, rest @ ..] = row.limits;
             let bounded = rest.iter().all(|v| if row.least { *v <= finest } else { *v >= finest });
-            assert!(bounded || row.name == "float16_use", "{}", row.name);
+            assert!(bounded || finest.to_bits() == f64::MAX.to_bits(), "{}", row.name);
         }
     }
 }

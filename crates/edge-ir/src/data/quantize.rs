@@ -34,9 +34,8 @@ impl Data {
 impl Coder {
     fn new(shape: &[usize], encoding: Encoding) -> Option<Self> {
         let scales: usize = encoding.granularity.scale_shape(shape)?.iter().product();
-        let fits = limits(encoding.dtype).is_some()
-            && scales == encoding.scales.len()
-            && scales == encoding.zero_points.len();
+        let fits =
+            limits(encoding.dtype).is_some() && scales == encoding.scales.len() && scales == encoding.zero_points.len();
         fits.then(|| Self { encoding, shape: shape.to_vec() })
     }
 
@@ -130,7 +129,8 @@ mod tests {
 
     #[test]
     fn numbers_come_back_to_half_a_step() {
-        let numbers: Vec<f32> = (0..700_000_i32).map(|i| f32::from(i16::try_from(i % 401).expect("small")) - 200.0).collect();
+        let numbers: Vec<f32> =
+            (0..700_000_i32).map(|i| f32::from(i16::try_from(i % 401).expect("small")) - 200.0).collect();
         let data = Data::f32s(&numbers);
         let shape = [7, 100_000];
         for dtype in [DType::Int4, DType::Int8, DType::Int16] {

@@ -1,8 +1,8 @@
 //! The rows of this crate's operators for the graph's operator table. Their names are those under which the kernels are
 //! registered with tract.
 
-use edge_ir::{DType, TensorType};
 use edge_ir::ops::{Context, Kind, Need, Operator, no_macs};
+use edge_ir::{DType, TensorType};
 
 pub(super) static EDGE_CONV: Operator = row(
     "EdgeConv",
@@ -53,7 +53,11 @@ pub(super) static EDGE_GEGLU: Operator = row("EdgeGeglu", (1, 1), &[], |c| {
 pub(super) static EDGE_FAKE_QUANT: Operator = row(
     "EdgeFakeQuant",
     (1, 1),
-    &[("scale", Kind::Float, Need::Required), ("low", Kind::Float, Need::Required), ("high", Kind::Float, Need::Required)],
+    &[
+        ("scale", Kind::Float, Need::Required),
+        ("low", Kind::Float, Need::Required),
+        ("high", Kind::Float, Need::Required),
+    ],
     same,
 );
 
@@ -66,8 +70,11 @@ pub(super) static EDGE_DEQUANTIZE: Operator =
     row("EdgeDequantize", (3, 3), CODE, |c| Ok(vec![TensorType::new(DType::Float32, c.shape(0)?)]));
 
 /// The type of the integers by ONNX's code, and which elements share a scale: all if the axis is negative.
-const CODE: Attributes =
-    &[("dtype", Kind::Int, Need::Required), ("axis", Kind::Int, Need::Required), ("block_size", Kind::Int, Need::Required)];
+const CODE: Attributes = &[
+    ("dtype", Kind::Int, Need::Required),
+    ("axis", Kind::Int, Need::Required),
+    ("block_size", Kind::Int, Need::Required),
+];
 
 pub(super) static EDGE_GELU: Operator = unary("EdgeGelu");
 pub(super) static EDGE_SILU: Operator = unary("EdgeSilu");

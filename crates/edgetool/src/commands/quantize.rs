@@ -59,13 +59,22 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let staging = Staging::folder(&args.output, args.force)?;
     let lines = job.write(staging.path()).with_context(cannot)?;
     staging.commit()?;
-    report::say(format!("quantized `{}` to `{}`: {scheme} for {}", args.model.display(), args.output.display(), target.name));
+    report::say(format!(
+        "quantized `{}` to `{}`: {scheme} for {}",
+        args.model.display(),
+        args.output.display(),
+        target.name
+    ));
     lines.into_iter().for_each(report::say);
     Ok(())
 }
 
 fn open(path: &Path) -> Result<Model> {
-    if path.join(MANIFEST_FILE).exists() { Model::open(path, None, Options::default()) } else { Err(not_converted(path)) }
+    if path.join(MANIFEST_FILE).exists() {
+        Model::open(path, None, Options::default())
+    } else {
+        Err(not_converted(path))
+    }
 }
 
 fn not_converted(path: &Path) -> anyhow::Error {
@@ -284,7 +293,8 @@ fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result
     let mut left = vec![std::path::PathBuf::new()];
     while let Some(inner) = left.pop() {
         let read = || format!("cannot read `{}`", from.join(&inner).display());
-        fs::create_dir_all(to.join(&inner)).with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
+        fs::create_dir_all(to.join(&inner))
+            .with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
         let mut entries = fs::read_dir(from.join(&inner)).with_context(read)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
@@ -294,7 +304,8 @@ fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result
             } else if wanted(&path) {
                 // The content alone: a read-only original must not make read-only copies.
                 let content = fs::read(entry.path()).with_context(read)?;
-                fs::write(to.join(&path), content).with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
+                fs::write(to.join(&path), content)
+                    .with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
             }
         }
     }
