@@ -6,7 +6,7 @@ use edge_spec::{Check, Comparison, PictureComparison, Verdict};
 use crate::drawing::{Drawing, aligned};
 use crate::metrics::{conditioning, pictures, rounded, tensors};
 use crate::place::{SCHEDULER, TEXT_ENCODER, UNET};
-use crate::{Limits, Precision};
+use crate::{Limits, Precision, Saturation};
 
 /// What both models made.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct Evidence<'a> {
     pub decoder: &'a str,
     /// The arithmetic of text encoder, UNet and decoder of the candidate.
     pub precisions: Precisions,
+    /// The share of numbers that are cut, at each place where activations become integers.
+    pub saturation: &'a [Saturation],
     /// The shares of pictures that show what was asked for, the candidate's first, where a judge read them.
     pub accuracy: Option<(f64, f64)>,
 }
@@ -71,8 +73,10 @@ impl Findings {
 pub fn judge(evidence: &Evidence<'_>, limits: &Limits) -> Findings {
     let mut court = Court { evidence, limits, findings: Findings::default() };
     court.tokens();
+    court.saturation(TEXT_ENCODER);
     court.tensor(CONTEXT, TEXT_ENCODER, None, |d| d.context.as_ref());
     let steps = |d: &Drawing| d.outputs.keys().chain(d.latents.keys()).max().map_or(0, |last| last + 1);
+    court.saturation(UNET);
     for step in 0..evidence.reference.iter().map(steps).max().unwrap_or(0) {
         court.tensor(OUTPUT, UNET, Some(step), |d| d.outputs.get(&step));
         if step == 0 {
@@ -81,6 +85,7 @@ pub fn judge(evidence: &Evidence<'_>, limits: &Limits) -> Findings {
         court.tensor(LATENT, SCHEDULER, Some(step), |d| d.latents.get(&step));
     }
     court.float16();
+    court.saturation(evidence.decoder);
     court.pictures();
     court.accuracy();
     court.findings
@@ -177,6 +182,14 @@ impl Court<'_> {
         if let Some((at, deviation)) = worst {
             self.check("conditioning_deviation", UNET, (Some(0), at), deviation);
         }
+    }
+
+    /// The worst place of a component.
+    fn saturation(&mut self, component: &str) {
+        let here = self.evidence.saturation.iter().filter(|s| s.component == component);
+        let Some(worst) = here.reduce(|a, b| if b.share > a.share { b } else { a }) else { return };
+        let step = worst.step.map_or_else(String::new, |step| format!(", step {}", step + 1));
+        self.check("saturated_share", component, (worst.step, format!("`{}`{step}", worst.node)), worst.share);
     }
 
     fn float16(&mut self) {
@@ -282,6 +295,7 @@ mod tests {
             pairs: &[(0, 1)],
             decoder: "vae_decoder",
             precisions,
+            saturation: &[],
             accuracy: Some((0.9, 0.9)),
         };
         let findings = judge(&evidence, &Limits::default());

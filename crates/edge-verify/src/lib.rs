@@ -12,6 +12,7 @@ mod page;
 mod place;
 mod precision;
 mod profile;
+mod saturation;
 mod tolerances;
 
 pub use checks::{Evidence, Findings, Precisions, judge};
@@ -21,4 +22,5 @@ pub use page::{PageError, Shown, ShownStep, page};
 pub use place::{Landmark, Place, SCHEDULER, TEXT_ENCODER, UNET, comparable, landmarks, place};
 pub use precision::Precision;
 pub use profile::{Measure, Run, profile};
+pub use saturation::{Quantizer, Saturation, quantizers, share_outside};
 pub use tolerances::Limits;

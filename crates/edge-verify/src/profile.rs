@@ -48,7 +48,7 @@ pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profi
     let mut layers = Vec::new();
     let mut carried = MOST_DB;
     for run in runs {
-        carried = run.layers(least_db, failed, carried, &mut layers);
+        carried = run.layers(least_db, failed.is_some(), carried, &mut layers);
     }
     let suspect = |layer: &Layer, check: &Check| {
         // What moved into the text encoder is of all steps.
@@ -62,7 +62,7 @@ pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profi
 
 impl Run<'_> {
     /// Adds this run's layers; takes and gives the signal to error that goes from graph to graph.
-    fn layers(&self, least_db: f64, failed: Option<&Check>, carried: f64, layers: &mut Vec<Layer>) -> f64 {
+    fn layers(&self, least_db: f64, failed: bool, carried: f64, layers: &mut Vec<Layer>) -> f64 {
         let measured = self.credible(least_db, failed);
         let mut quality: BTreeMap<ValueId, f64> = self.graph.inputs.iter().map(|id| (*id, carried)).collect();
         for (index, node) in self.graph.nodes.iter().enumerate() {
@@ -87,15 +87,14 @@ impl Run<'_> {
     }
 
     /// The measures of nodes that are the reference's: a bad one counts only if a reader of it, or the caller, has the
-    /// error too. What the caller gets from a node that the reference lacks has it if the component failed.
-    fn credible(&self, least_db: f64, failed: Option<&Check>) -> BTreeMap<usize, Measure> {
+    /// error too. What the caller gets from a node that the reference lacks has it if a check
+    /// failed.
+    fn credible(&self, least_db: f64, failed: bool) -> BTreeMap<usize, Measure> {
         let readers = self.graph.consumers();
         // Whether an error in a node's output reaches what is measured after it; from the last node to the first.
         let mut spreads = vec![false; self.graph.nodes.len()];
         for (index, node) in self.graph.nodes.iter().enumerate().rev() {
-            let suspected =
-                || failed.is_some_and(|check| check.component == place(self.component, &node.name).component);
-            let given = self.measures.contains_key(&index) || suspected();
+            let given = failed || self.measures.contains_key(&index);
             let seen = node.outputs.iter().any(|id| {
                 (given && self.graph.outputs.contains(id))
                     || readers[self.graph.index_of(*id)].iter().any(|reader| match self.measures.get(reader) {

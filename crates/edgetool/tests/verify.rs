@@ -244,6 +244,73 @@ fn a_prompt_that_is_ignored_has_no_conditioning() {
     assert_eq!((check.value, check.verdict), (1.0, Verdict::Fail));
 }
 
+/// An activation in 16 bits passes with its whole range, and not with one that ends where a tenth of it begins.
+#[test]
+fn a_range_that_was_cut_is_found() {
+    let sandbox = Sandbox::new();
+    let values = activation(&sandbox);
+    let mut sorted = values.clone();
+    sorted.sort_by(f32::total_cmp);
+    let (low, high) = (sorted[0], sorted[sorted.len() - 1]);
+    let margin = high - low;
+    for (range, code) in [([low - margin, high + margin], 0), ([low, sorted[sorted.len() * 9 / 10]], 1)] {
+        sandbox.convert(&checkpoint("edgefusion"), "model", &["--force"]);
+        edit(&sandbox, "unet", |g| *g = quantized(std::mem::take(g), range));
+        let ran = verify(&sandbox, "edgefusion", &["--limit", "2"]);
+        assert_eq!(ran.code, Some(code), "{range:?}\n{}{}", ran.stdout, ran.stderr);
+        let found = report(&sandbox, "model");
+        assert_eq!(found.precision, "w8a16");
+        assert_eq!(found.component.as_deref(), (code == 1).then_some("unet"));
+        let check = found.checks.iter().find(|check| check.name == "saturated_share").expect("the check");
+        assert_eq!((check.verdict == Verdict::Fail, check.component.as_str()), (code == 1, "unet"), "{check:?}");
+    }
+}
+
+/// What `conv_out` of the UNet reads on golden inputs.
+fn activation(sandbox: &Sandbox) -> Vec<f32> {
+    sandbox.convert(&checkpoint("edgefusion"), "model", &[]);
+    edit(sandbox, "unet", |g| {
+        let read = g.nodes[last(g)].outputs[0];
+        g.outputs = vec![read];
+    });
+    let golden = common::pipeline::golden("edgefusion");
+    let inputs = [
+        ("sample", golden["unet.latent"].clone()),
+        ("timestep", common::tensors::Tensor::i64s(&[1], &[999])),
+        ("timestep_cond", golden["unet.w_embedding"].clone()),
+        ("encoder_hidden_states", golden["unet.context"].clone()),
+    ];
+    let mut outputs = sandbox.eval("model/unet/model.onnx", &common::pipeline::named(inputs));
+    outputs.pop_first().expect("an output").1.numbers()
+}
+
+/// The node whose output `conv_out` reads.
+fn last(graph: &Graph) -> usize {
+    let read = graph.nodes.iter().find(|n| n.name == "conv_out").expect("the last layer").inputs[0].expect("an input");
+    graph.nodes.iter().position(|n| n.outputs.contains(&read)).expect("its maker")
+}
+
+/// The same with that output in uint16 of this range.
+fn quantized(graph: Graph, [low, high]: [f32; 2]) -> Graph {
+    let (at, scale) = (last(&graph), (high - low) / 65_535.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 16 bits")]
+    let zero = (-low / scale).round() as u16;
+    let done = edge_ir::rewrite(graph, 1, &mut |view, index, b| {
+        let node = &view.graph.nodes[index];
+        if index != at {
+            return Ok(None);
+        }
+        let attributes: Vec<_> = node.attributes.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let y = b.nodes(node.op.name, &format!("{}/float", node.name), node.inputs.clone(), &attributes)?[0];
+        let scale = b.floats("range_scale", &[], &[scale]);
+        let ty = edge_ir::TensorType::new(DType::Uint16, []);
+        let zero = b.weight("range_zero", ty, Data::owned(zero.to_le_bytes().to_vec()));
+        let q = b.node("QuantizeLinear", "conv_out/QuantizeLinear", &[y, scale, zero], &[])?;
+        Ok(Some(vec![b.node("DequantizeLinear", "conv_out/DequantizeLinear", &[q, scale, zero], &[])?]))
+    });
+    done.expect("a rewrite").graph
+}
+
 #[test]
 fn golden_values_are_a_reference() {
     let sandbox = Sandbox::new();

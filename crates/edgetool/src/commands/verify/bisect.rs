@@ -15,7 +15,7 @@ use edge_verify::{Measure, Place, Run, TEXT_ENCODER, UNET, aligned, comparable, 
 use super::player::{Hear, Player};
 
 /// Bytes of one model's watched values that are held at a time.
-const BUDGET: u64 = 256 << 20;
+pub(super) const BUDGET: u64 = 256 << 20;
 
 /// A node's place, whatever the step.
 type Base = (String, bool, String);

@@ -4,6 +4,7 @@ mod bisect;
 mod golden;
 mod page;
 mod player;
+mod saturation;
 mod summary;
 
 use std::path::Path;
@@ -162,6 +163,7 @@ impl Case {
                 pairs: &self.pairs,
                 decoder: self.candidate.decoder(),
                 precisions,
+                saturation: &saturation::saturation(&self.candidate, &self.prompts[0], &self.noises[0], progress)?,
                 accuracy: accuracy.transpose()?,
             },
             limits,

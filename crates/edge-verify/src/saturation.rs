@@ -1,0 +1,82 @@
+//! Saturation: numbers that lie outside of the range of the integers that stand for them, and are cut to its ends.
+//!
+//! It is counted before `QuantizeLinear`: a number that is the range's end without being cut is none.
+
+use edge_ir::encoding::limits;
+use edge_ir::ops::quantize::encoding;
+use edge_ir::{Granularity, Graph, ValueId};
+
+use crate::metrics::rounded;
+use crate::place::{Place, place};
+
+/// A place at which activations become integers with one scale.
+#[derive(Clone, Debug)]
+pub struct Quantizer {
+    /// Where it is.
+    pub place: Place,
+    /// What becomes integers.
+    pub input: ValueId,
+    /// The least and the greatest number that is not cut, half a quantum beyond the last integer's.
+    pub range: [f32; 2],
+}
+
+/// The share of a tensor's elements that are cut, at its worst place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saturation {
+    /// The component.
+    pub component: String,
+    /// The node that cuts.
+    pub node: String,
+    /// The step's index, if it is of a step.
+    pub step: Option<usize>,
+    /// The share.
+    pub share: f64,
+}
+
+/// The places of a component's graph at which activations become integers.
+pub fn quantizers(component: &str, graph: &Graph) -> Vec<Quantizer> {
+    let found = graph.nodes.iter().filter(|node| node.op.name == "QuantizeLinear").filter_map(|node| {
+        let input = node.inputs.first().copied().flatten().filter(|id| graph.value(*id).data.is_none())?;
+        let encoding = encoding(graph, node).filter(|e| e.granularity == Granularity::Tensor)?;
+        let (low, high) = limits(encoding.dtype)?;
+        let (scale, zero) = (encoding.scales.first()?, encoding.zero_points.first()?);
+        #[expect(clippy::cast_precision_loss, reason = "at most 17 bits")]
+        let at = |q: i32, half: f32| ((q - zero) as f32 + half) * scale;
+        let range = [at(low, -0.5), at(high, 0.5)];
+        Some(Quantizer { place: place(component, &node.name), input, range })
+    });
+    found.collect()
+}
+
+/// The share of numbers that are outside of a range.
+#[expect(clippy::cast_precision_loss, reason = "a share, shown to six digits")]
+pub fn share_outside(numbers: &[f32], [low, high]: [f32; 2]) -> f64 {
+    let outside = numbers.iter().filter(|v| !(low..=high).contains(*v)).count();
+    rounded(outside as f64 / numbers.len().max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::{Builder, DType, Data, TensorType};
+
+    use super::*;
+
+    #[test]
+    fn what_is_cut_is_counted_before_it_is_cut() {
+        let mut b = Builder::new("unet");
+        let x = b.input("x", DType::Float32, &[1, 8]);
+        let y = b.node("Relu", "act", &[x], &[]).expect("a node");
+        let scale = b.floats("scale", &[], &[0.1]);
+        let zero = b.weight("zero", TensorType::new(DType::Uint8, []), Data::owned(vec![10]));
+        let q = b.node("QuantizeLinear", "act/Quantize", &[y, scale, zero], &[]).expect("a node");
+        let z = b.node("DequantizeLinear", "act/Dequantize", &[q, scale, zero], &[]).expect("a node");
+        b.output("out", z);
+        let graph = b.finish().expect("a graph");
+        let found = quantizers("unet", &graph);
+        assert_eq!((found.len(), found[0].place.node.as_str(), found[0].input), (1, "act/Quantize", y));
+        let [low, high] = found[0].range;
+        assert!((low + 1.05).abs() < 1e-5 && (high - 24.55).abs() < 1e-5, "{low} {high}");
+        let numbers = [-2.0, -1.04, 0.0, 1.0, 24.5, 24.6, f32::NAN, 3.0];
+        assert!((share_outside(&numbers, found[0].range) - 0.375).abs() < 1e-9);
+    }
+}
