@@ -31,10 +31,12 @@ def run(command, **more):
 
 def check(edgetool, model, target, scratch):
     name = target.split("/")[0]
-    converted, bundle, folder = (scratch / f"{name}{end}" for end in ("-onnx", ".zip", ""))
-    options = ["--target", name, "--fold", "per-step", "--dtype", "float32"]
-    run([edgetool, "convert", model, "-o", converted, *options])
-    run([edgetool, "verify", converted, "--against", model, "--limit", "2", "--quiet"])
+    converted, folder = scratch / f"{name}-onnx", scratch / target.replace("/", "-")
+    bundle = folder.with_suffix(".zip")
+    if not converted.exists():
+        options = ["--target", name, "--fold", "per-step", "--dtype", "float32"]
+        run([edgetool, "convert", model, "-o", converted, *options])
+        run([edgetool, "verify", converted, "--against", model, "--limit", "2", "--quiet"])
     run([edgetool, "package", converted, "--target", target, "-o", bundle, "--quiet"])
     # Another reader of the format.
     with zipfile.ZipFile(bundle) as archive:
