@@ -1,16 +1,15 @@
 //! The command line.
 
 mod package;
+mod quantize;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
-use edge_quant::calibration::{Method, Shard};
-use edge_quant::encodings::Version;
-use edge_spec::Scheme;
 
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
+pub(crate) use quantize::{Calibrate, Others, Quantize};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -334,120 +333,6 @@ const EVALUATE_EXAMPLES: &str = "Examples:
       --prompts recipes/shapes/prompts/evaluation.txt
   edgetool evaluate recipes/shapes/model --judge recipes/shapes/judge \\
       --prompts recipes/shapes/prompts/evaluation.txt --limit 20 -o pictures";
-
-/// Turn a converted model into one that computes in integers.
-///
-/// MODEL is a folder that `convert --target` wrote, with the sampler folded in. Its UNet is quantized; the other networks
-/// stay as they are. `calibrate` tells what values its tensors take.
-#[derive(Debug, clap::Args)]
-#[command(after_help = QUANTIZE_EXAMPLES)]
-pub(crate) struct Quantize {
-    /// The folder to quantize
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: PathBuf,
-    /// The folder to write
-    #[arg(short, long, value_name = "FOLDER")]
-    pub(crate) output: PathBuf,
-    /// The target that MODEL was converted for [default: that in its edgetool.json]
-    #[arg(long, value_name = "TARGET")]
-    pub(crate) target: Option<String>,
-    /// Bits of weights and activations: w8a16, w8a8, w4a16, w8 or fp16 [default: the first of the target]
-    #[arg(long, value_name = "SCHEME")]
-    pub(crate) precision: Option<Scheme>,
-    /// Quantize this network; can be given several times [default: the UNets]
-    #[arg(long, value_name = "COMPONENT")]
-    pub(crate) component: Vec<String>,
-    /// What becomes of the other networks
-    #[arg(long, value_enum, default_value_t = Others::Keep)]
-    pub(crate) others: Others,
-    /// What values the tensors take: a file that `calibrate` wrote for MODEL
-    #[arg(long, value_name = "FILE")]
-    pub(crate) statistics: Option<PathBuf>,
-    /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
-    #[arg(long, value_name = "METHOD", requires = "statistics")]
-    pub(crate) ranges: Option<Method>,
-    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times
-    #[arg(long, value_name = "PART")]
-    pub(crate) fine: Vec<String>,
-    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times
-    #[arg(long, value_name = "PART")]
-    pub(crate) wide: Vec<String>,
-    /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
-    /// several times
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) encodings: Vec<Version>,
-    /// Replace the output folder if it is there
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-const QUANTIZE_EXAMPLES: &str = "Examples:
-  edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
-  edgetool quantize edgefusion-qnn --precision fp16 --others fp16 \\
-      -o edgefusion-fp16";
-
-/// What becomes of networks that are not quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Others {
-    /// They stay as they are
-    Keep,
-    /// Their weights are stored in 16 bits of float
-    Fp16,
-}
-
-/// Record what values the tensors of a model take while it draws.
-///
-/// A picture is drawn for each prompt, each with a seed of its own. What is kept of a tensor are extremes and a
-/// histogram. Parts of the prompts can be drawn by different machines: `--merge` makes of their files, byte for byte, the
-/// file of one run.
-#[derive(Debug, clap::Args)]
-#[command(after_help = CALIBRATE_EXAMPLES)]
-pub(crate) struct Calibrate {
-    /// The model to run
-    #[arg(value_name = "MODEL", required_unless_present = "merge")]
-    pub(crate) model: Option<PathBuf>,
-    /// Prompts, one a line; what stands after a tab is not read
-    #[arg(short, long, value_name = "FILE", required_unless_present = "merge")]
-    pub(crate) prompts: Option<PathBuf>,
-    /// The statistics file to write
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// Use the first prompts only
-    #[arg(short, long, value_name = "N")]
-    pub(crate) number: Option<std::num::NonZero<usize>>,
-    /// Seed of the first prompt's noise; each further one has the next seed
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Draw the I-th of N parts of the prompts
-    #[arg(long, value_name = "I/N", default_value = "1/1")]
-    pub(crate) shard: Shard,
-    /// Join the files of all parts instead of drawing
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["model", "prompts", "number", "seed", "shard", "component", "onto", "steps", "guidance", "decoder", "scheduler", "config", "threads"])]
-    pub(crate) merge: Vec<PathBuf>,
-    /// Look at this component alone; can be given several times
-    #[arg(long, value_name = "COMPONENT")]
-    pub(crate) component: Vec<String>,
-    /// Take from this statistics file of the same run what is not looked at now
-    #[arg(long, value_name = "FILE", requires = "component", conflicts_with = "shard")]
-    pub(crate) onto: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// Diffusers folder with the configurations and the tokenizer, for a single file
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) config: Option<PathBuf>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// Say nothing but errors and warnings
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    pub(crate) quiet: bool,
-}
-
-const CALIBRATE_EXAMPLES: &str = "Examples:
-  edgetool calibrate recipes/shapes/model -o shapes.calibration \\
-      --prompts recipes/shapes/prompts/calibration.txt --number 8
-  edgetool calibrate edgefusion-onnx -o part-1.calibration --shard 1/4 \\
-      --prompts recipes/shapes/prompts/calibration.txt --number 8";
 
 /// Show what a model contains and costs.
 ///

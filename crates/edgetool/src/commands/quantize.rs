@@ -223,7 +223,7 @@ impl Job<'_> {
             return Ok(Done { graph, encodings: Vec::new() });
         };
         if let Some(statistics) = &self.statistics {
-            statistics.check_graph(&graph)?;
+            statistics.check_graph(name, &graph)?;
         }
         let range = |tensor: &str, dtype: DType| {
             let (low, high) = limits(dtype)?;
