@@ -12,7 +12,7 @@ use edge_run::tokenizer::Tokenizer;
 use edge_run::{Error, Guidance, Noise, Request, Sampler, Session, Trace};
 use edge_spec::{FoldForm, Prompt};
 use edge_verify::metrics::pictures::Pixels;
-use edge_verify::{Drawing, Landmark, Precision, Precisions, TEXT_ENCODER, landmarks, place};
+use edge_verify::{Drawing, Landmark, Precision, Precisions, TEXT_ENCODER, UNET, landmarks, place};
 
 use super::super::model::Model;
 use super::super::sampling::Sampling;
@@ -153,16 +153,17 @@ impl Player {
         let mut traces = Vec::new();
         self.play(requests, &watch, &hear, progress, &mut |pictures, trace| traces.push((pictures, trace)))?;
         let mut drawn: Vec<Drawn> = traces.into_iter().map(|(pictures, trace)| Drawn::new(pictures, &trace)).collect();
-        // Each component runs equally often for each request, one request after the other.
         for (name, marks) in marks.into_inner() {
             let heard = heard.borrow();
             let runs: Vec<_> = heard.iter().filter(|(n, _)| *n == name).map(|(_, tensors)| tensors).collect();
-            let each = runs.len() / requests.len().max(1);
-            for (drawn, runs) in drawn.iter_mut().zip(runs.chunks(each.max(1))) {
-                for (run, tensors) in runs.iter().enumerate() {
-                    let step = place(&name, "").step.unwrap_or(run);
-                    marks.iter().zip(*tensors).for_each(|(mark, tensor)| drawn.add(*mark, step, tensor));
-                }
+            // A graph for every step does one step for all requests before the next one.
+            let rounds = if name == UNET { self.steps() } else { 1 };
+            let each = (runs.len() / (rounds * requests.len()).max(1)).max(1);
+            for (number, tensors) in runs.into_iter().enumerate() {
+                let round = number / (each * requests.len());
+                let step = place(&name, "").step.unwrap_or(round * each + number % each);
+                let drawn = &mut drawn[number / each % requests.len()];
+                marks.iter().zip(tensors).for_each(|(mark, tensor)| drawn.add(*mark, step, tensor));
             }
         }
         Ok(drawn)
