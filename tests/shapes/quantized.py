@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure quantized forms of the model in recipes/shapes, and write the table of docs/quantization.md.
 
-    quantized.py --edgetool target/release/edgetool [--model recipes/shapes/model] [--table docs/quantization.md]
+    quantized.py --edgetool target/release/edgetool [--recipe recipes/shapes] [--table docs/quantization.md]
 
 Each row is converted for qnn with two steps folded, calibrated on 64 prompts, quantized, and draws the 200 evaluation
 prompts. Pictures are compared with those of the converted float model, prompt by prompt, with the same noise.
@@ -24,6 +24,7 @@ ROWS = [
     ("W8", "w8", []),
     ("W8A16", "w8a16", []),
     ("W4A16", "w4a16", []),
+    ("W4A16, int8 in the last up block", "w4a16", ["--wide", "up_blocks.2"]),
     ("W8A8, ranges by MSE", "w8a8", []),
     ("W8A8, ranges by min-max", "w8a8", ["--ranges", "min-max"]),
 ]
