@@ -1,6 +1,6 @@
 //! Measures of the difference between what two models make.
 //!
-//! Sums run in one order in `f64`, and every measure is rounded to [`DIGITS`], so that a report is the same on every
+//! Sums run in one order in `f64`, and every measure is rounded to `DIGITS`, so that a report is the same on every
 //! number of threads.
 
 pub mod conditioning;
