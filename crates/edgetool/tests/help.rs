@@ -60,7 +60,7 @@ fn examples_work_as_they_stand() {
         "edgefusion-onnx/edgetool.json",
         "edgefusion-qnn/unet/model.onnx",
         "edgefusion-w8/unet/model.onnx",
-        "edgefusion-fp16/unet/model.onnx",
+        "edgefusion-w8a16/unet/model.onnx",
         "cat.png",
         "hidden.safetensors",
         "pictures/0020.png",

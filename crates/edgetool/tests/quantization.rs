@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::tensors::{self, relative_l2};
-use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees};
+use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees, read_png};
 use serde_json::Value;
 
 /// The denoised latent of random networks with weights in integers, against float.
@@ -70,6 +70,66 @@ fn any_number_of_threads_writes_the_same() {
     let encodings: Value = serde_json::from_slice(&encodings).unwrap();
     let first = &encodings["param_encodings"][0];
     assert_eq!((&first["name"], &first["enc_type"]), (&"conv_in_weight".into(), &"PER_CHANNEL".into()));
+}
+
+#[test]
+fn prompts_may_be_drawn_at_once_or_before() {
+    let sandbox = converted();
+    let prompts = "recipes/shapes/prompts/calibration.txt";
+    let unets = ["--component", "unet_step_0", "--component", "unet_step_1"];
+    let calibrate = ["calibrate", "qnn", "--prompts", prompts, "--number", "2", "-o", "statistics", "--quiet"];
+    sandbox.ok(&[&calibrate[..], &unets].concat());
+    sandbox.ok(&["quantize", "qnn", "--statistics", "statistics", "-o", "before"]);
+    sandbox.ok(&["quantize", "qnn", "--calibration", prompts, "--number", "2", "-o", "at-once"]);
+    assert_same_trees(&sandbox.tree("before"), &sandbox.tree("at-once"));
+    let error = relative_l2(&denoised(&sandbox, "before"), &denoised(&sandbox, "qnn"));
+    assert!(error > 0.0 && error < 2.0 * W8, "{error:e}");
+    sandbox.convert("tests/fixtures/edgefusion", "other", &["--fold", "per-step", "--steps", "3", "--target", "qnn"]);
+    let stderr = sandbox.refusal(&["quantize", "other", "--statistics", "statistics", "-o", "out"]);
+    assert!(stderr.contains("unet_step_0"), "{stderr}");
+}
+
+/// What is asked of the trained model (shares and decibels), against the float one.
+const KEPT: &[(&[&str], f64, f64)] =
+    &[(&["w8a16"], 0.005, 40.0), (&["w8a8"], 0.01, 28.0), (&["w4a16", "--wide", "up_blocks.2"], 0.015, 28.0)];
+
+#[test]
+fn the_trained_model_keeps_drawing_what_it_is_asked_for() {
+    let sandbox = Sandbox::new();
+    sandbox.convert("recipes/shapes/model", "qnn", &["--fold", "per-step", "--steps", "2", "--target", "qnn"]);
+    let prompts = "recipes/shapes/prompts/calibration.txt";
+    sandbox.ok(&["calibrate", "qnn", "--prompts", prompts, "--number", "32", "-o", "statistics", "--quiet"]);
+    let accuracy = evaluate(&sandbox, "qnn");
+    for (precision, lost, least) in KEPT {
+        let args = ["quantize", "qnn", "--statistics", "statistics", "-o", "quantized", "--force", "--precision"];
+        sandbox.ok(&[&args[..], precision].concat());
+        let kept = evaluate(&sandbox, "quantized");
+        assert!(kept >= accuracy - lost - 1e-9, "{precision:?}: {kept}, float {accuracy}");
+        let psnr = (1..=DRAWN).map(|k| decibels(&sandbox, k)).sum::<f64>() / f64::from(DRAWN);
+        assert!(psnr >= *least && psnr < 80.0, "{precision:?}: {psnr} dB");
+    }
+}
+
+/// How many evaluation prompts are drawn.
+const DRAWN: u32 = 100;
+
+/// The prompt accuracy. The pictures go to `MODEL-pictures`.
+fn evaluate(sandbox: &Sandbox, model: &str) -> f64 {
+    let (limit, pictures) = (DRAWN.to_string(), format!("{model}-pictures"));
+    let prompts = ["--prompts", "recipes/shapes/prompts/evaluation.txt", "--judge", "recipes/shapes/judge"];
+    let rest = ["--limit", &limit, "-o", &pictures, "--force", "--format", "json", "--quiet"];
+    let ran = sandbox.ok(&[&["evaluate", model], &prompts[..], &rest].concat());
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    found["prompt_accuracy"]["share"].as_f64().unwrap()
+}
+
+/// Peak signal to noise of a quantized picture against the float one.
+fn decibels(sandbox: &Sandbox, number: u32) -> f64 {
+    let read = |model: &str| read_png(&sandbox.path(format!("{model}-pictures/{number:04}.png"))).rgb;
+    let (float, quantized) = (read("qnn"), read("quantized"));
+    let square = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b)).powi(2);
+    let sum: f64 = float.iter().zip(&quantized).map(square).sum();
+    10.0 * (255.0_f64.powi(2) * f64::from(u32::try_from(float.len()).unwrap()) / sum.max(1.0)).log10()
 }
 
 #[test]

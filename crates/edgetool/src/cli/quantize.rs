@@ -12,7 +12,8 @@ use super::Sampling;
 /// Turn a converted model into one that computes in integers.
 ///
 /// MODEL is a folder that `convert --target` wrote, with the sampler folded in. Its UNet is quantized; the other networks
-/// stay as they are. `calibrate` tells what values its tensors take.
+/// stay as they are. What values activations take is seen while MODEL draws the prompts of `--calibration`, or stands in
+/// `--statistics`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = QUANTIZE_EXAMPLES)]
 pub(crate) struct Quantize {
@@ -37,8 +38,14 @@ pub(crate) struct Quantize {
     /// What values the tensors take: a file that `calibrate` wrote for MODEL
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
+    /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts
+    #[arg(short, long, value_name = "FILE", conflicts_with = "statistics")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Draw the first prompts only
+    #[arg(short, long, value_name = "N", requires = "calibration")]
+    pub(crate) number: Option<std::num::NonZero<usize>>,
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
-    #[arg(long, value_name = "METHOD", requires = "statistics")]
+    #[arg(long, value_name = "METHOD")]
     pub(crate) ranges: Option<Method>,
     /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times
     #[arg(long, value_name = "PART")]
@@ -57,8 +64,8 @@ pub(crate) struct Quantize {
 
 const QUANTIZE_EXAMPLES: &str = "Examples:
   edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
-  edgetool quantize edgefusion-qnn --precision fp16 --others fp16 \\
-      -o edgefusion-fp16";
+  edgetool quantize edgefusion-qnn --calibration \\
+      recipes/shapes/prompts/calibration.txt --number 4 -o edgefusion-w8a16";
 
 /// What becomes of networks that are not quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

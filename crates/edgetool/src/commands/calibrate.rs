@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ use edge_spec::Prompt;
 
 use super::model::Model;
 use super::sampling::Sampling;
-use crate::cli::Calibrate;
+use crate::cli::{self, Calibrate};
 use crate::report;
 use crate::staging::Staging;
 
@@ -56,10 +57,36 @@ fn observe(args: &Calibrate) -> Result<Statistics> {
     draw(args, path, &model, &prompts).with_context(cannot)
 }
 
+/// What the tensors of some components of an opened model take while it draws the prompts of a file.
+pub(super) fn see(
+    path: &Path,
+    model: &Model,
+    prompts: &Path,
+    number: Option<NonZero<usize>>,
+    components: &[String],
+) -> Result<Statistics> {
+    let args = Calibrate {
+        model: Some(path.to_owned()),
+        prompts: Some(prompts.to_owned()),
+        output: PathBuf::new(),
+        number,
+        seed: 0,
+        shard: Shard::WHOLE,
+        merge: Vec::new(),
+        component: components.to_vec(),
+        onto: None,
+        sampling: cli::Sampling { steps: None, guidance: None, decoder: None, scheduler: None },
+        config: None,
+        threads: None,
+        quiet: false,
+    };
+    draw(&args, path, model, &self::prompts(prompts, &args)?)
+}
+
 /// The prompts of all parts.
 fn prompts(path: &Path, args: &Calibrate) -> Result<Vec<String>> {
     let mut prompts: Vec<String> = Prompt::read_all(path)?.into_iter().map(|prompt| prompt.text).collect();
-    prompts.truncate(args.number.map_or(usize::MAX, std::num::NonZero::get));
+    prompts.truncate(args.number.map_or(usize::MAX, NonZero::get));
     let (shown, count) = (path.display(), prompts.len());
     if prompts.iter().collect::<BTreeSet<_>>().len() < 2 {
         let text = format!("`{shown}` gives one prompt, expected at least 2 different ones");

@@ -28,8 +28,15 @@ struct Job<'a> {
     scheme: Scheme,
     precision: Precision,
     method: Method,
-    statistics: Option<Statistics>,
+    statistics: Option<Known>,
     chosen: Vec<String>,
+}
+
+/// What values tensors take.
+struct Known {
+    statistics: Statistics,
+    /// SHA-256 of the statistics as a file.
+    sha256: String,
 }
 
 /// A component after its treatment.
@@ -46,15 +53,16 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let manifest = manifest.as_ref();
     let target = target(args, manifest).with_context(cannot)?;
     let (scheme, precision) = scheme(args, &target)?;
+    let chosen = chosen(args, manifest)?;
     let job = Job {
         args,
         model: &model,
         manifest,
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
-        statistics: statistics(args, manifest, scheme, &precision)?,
+        statistics: statistics(args, &model, manifest, scheme, &precision, &chosen)?,
         precision,
-        chosen: chosen(args, manifest)?,
+        chosen,
     };
     let staging = Staging::folder(&args.output, args.force)?;
     let lines = job.write(staging.path()).with_context(cannot)?;
@@ -142,27 +150,35 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
 /// The statistics, where activations are quantized.
 fn statistics(
     args: &Quantize,
+    model: &Model,
     manifest: &Manifest,
     scheme: Scheme,
     precision: &Precision,
-) -> Result<Option<Statistics>> {
+    chosen: &[String],
+) -> Result<Option<Known>> {
     let needed = Settings::of(scheme, precision, manifest.opset).is_some_and(|s| s.activations.is_some());
-    match &args.statistics {
-        Some(path) if needed => Ok(Some(calibration::read(path)?)),
-        Some(path) => {
-            report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
-            Ok(None)
-        }
-        None if needed => {
+    let given = args.statistics.as_deref().or(args.calibration.as_deref());
+    let Some(path) = given.filter(|_| needed) else {
+        if needed {
             let text = format!("{scheme} quantizes activations, and nothing says what values they take");
-            let model = args.model.display();
-            let hint = format!(
-                "run `edgetool calibrate {model} --prompts FILE -o STATISTICS`, and name the result with `--statistics`"
-            );
-            Err(report::with_hint(text, hint))
+            let hint =
+                "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
+            return Err(report::with_hint(text, hint));
         }
-        None => Ok(None),
+        if let Some(path) = given {
+            report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
+        }
+        return Ok(None);
+    };
+    if args.statistics.is_none() {
+        let statistics = super::calibrate::see(&args.model, model, path, args.number, chosen)?;
+        let mut bytes = Vec::new();
+        calibration::write(&statistics, &mut bytes)?;
+        return Ok(Some(Known { statistics, sha256: sha256(&bytes[..])? }));
     }
+    let read = || format!("cannot read `{}`", path.display());
+    let hash = sha256(File::open(path).with_context(read)?).with_context(read)?;
+    Ok(Some(Known { statistics: calibration::read(path)?, sha256: hash }))
 }
 
 impl Job<'_> {
@@ -197,12 +213,8 @@ impl Job<'_> {
                 lines.extend(self.line(component, done));
             }
         }
-        let manifest = Manifest {
-            weights: "copy".into(),
-            quantization: Some(self.record()?),
-            components,
-            ..self.manifest.clone()
-        };
+        let manifest =
+            Manifest { weights: "copy".into(), quantization: Some(self.record()), components, ..self.manifest.clone() };
         let path = folder.join(MANIFEST_FILE);
         fs::write(&path, manifest.text()).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(lines)
@@ -222,13 +234,13 @@ impl Job<'_> {
             let graph = if half { half_weights(&graph)? } else { graph };
             return Ok(Done { graph, encodings: Vec::new() });
         };
-        if let Some(statistics) = &self.statistics {
+        if let Some(Known { statistics, .. }) = &self.statistics {
             statistics.check_graph(name, &graph)?;
         }
         let range = |tensor: &str, dtype: DType| {
             let (low, high) = limits(dtype)?;
             let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
-            self.statistics.as_ref()?.range(name, tensor, self.method, grid)
+            self.statistics.as_ref()?.statistics.range(name, tensor, self.method, grid)
         };
         let Quantized { graph, encodings } = edge_quant::quantize(&graph, settings, &range, shared)?;
         Ok(Done { graph, encodings })
@@ -248,21 +260,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn record(&self) -> Result<Quantization> {
-        let hash = |path: &std::path::PathBuf| {
-            let read = || format!("cannot read `{}`", path.display());
-            sha256(File::open(path).with_context(read)?).with_context(read)
-        };
-        let used = self.args.statistics.as_ref().filter(|_| self.statistics.is_some());
-        Ok(Quantization {
+    fn record(&self) -> Quantization {
+        Quantization {
             scheme: self.scheme,
             precision: self.precision.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
-            statistics: used.map(hash).transpose()?,
+            statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             fine: self.args.fine.clone(),
             wide: self.args.wide.clone(),
             components: self.chosen.clone(),
-        })
+        }
     }
 
     fn line(&self, component: &Component, done: &Done) -> Option<String> {
