@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Bundles as a device engineer uses them: packed, extracted, compiled and accepted by their own scripts.
 
-    check.py --edgetool target/release/edgetool --model recipes/shapes/model onnxruntime openvino/cpu qnn/sm8650
+    check.py --edgetool target/release/edgetool --model recipes/shapes/model onnxruntime openvino/cpu qnn/sm8650:w8a16
 
-Each target's bundle is made from the model: convert, verify, package. Then the scripts of the bundle run with this Python,
-which needs the packages that the bundle's README names. Ends with exit code 1 at the first that fails.
+Each target's bundle is made from the model: convert, quantize where a precision stands behind `:`, verify, package. Then
+the scripts of the bundle run with this Python, which needs the packages that the bundle's README names. Qualcomm's
+compiler may leave no operator of a quantized UNet in floating point. Ends with exit code 1 at the first that fails.
 """
 import argparse
 import shutil
@@ -14,6 +15,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+PROMPTS = Path(__file__).resolve().parents[2] / "recipes/shapes/prompts"
+PROMPT = "a red heart on a white background"
 # What a bundle's README says to run, by target.
 SCRIPTS = {
     "onnxruntime": ["onnxruntime/accept.py"],
@@ -24,20 +27,35 @@ SCRIPTS = {
 
 def run(command, **more):
     print("+", " ".join(map(str, command)), flush=True)
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, **more)
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **more)
+    print(done.stdout, end="", flush=True)
     if done.returncode != 0:
         sys.exit(f"exit code {done.returncode}")
+    return done.stdout
 
 
-def check(edgetool, model, target, scratch):
-    name = target.split("/")[0]
-    converted, folder = scratch / f"{name}-onnx", scratch / target.replace("/", "-")
-    bundle = folder.with_suffix(".zip")
+def verified(edgetool, model, name, precision, scratch):
+    """The folder that is packed; devices of one SDK have it together."""
+    converted = scratch / f"{name}-onnx"
+    folder = scratch / f"{name}-{precision}" if precision else converted
     if not converted.exists():
         options = ["--target", name, "--fold", "per-step", "--dtype", "float32"]
         run([edgetool, "convert", model, "-o", converted, *options])
-        run([edgetool, "verify", converted, "--against", model, "--limit", "2", "--quiet"])
-    run([edgetool, "package", converted, "--target", target, "-o", bundle, "--quiet"])
+    if precision and not folder.exists():
+        calibration = ["--calibration", PROMPTS / "calibration.txt", "--number", "64"]
+        run([edgetool, "quantize", converted, "--precision", precision, *calibration, "-o", folder])
+    if not (folder / "report.json").exists():
+        prompts = ["--prompts", PROMPTS / "evaluation.txt", "--limit", "8"]
+        run([edgetool, "verify", folder, "--against", model, *prompts, "--quiet"])
+    return folder
+
+
+def check(edgetool, model, wanted, scratch):
+    target, _, precision = wanted.partition(":")
+    name = target.split("/")[0]
+    converted, folder = verified(edgetool, model, name, precision, scratch), scratch / wanted.replace("/", "-").replace(":", "-")
+    bundle = folder.with_suffix(".zip")
+    run([edgetool, "package", converted, "--target", target, "--prompt", PROMPT, "-o", bundle, "--quiet"])
     # Another reader of the format.
     with zipfile.ZipFile(bundle) as archive:
         damaged = archive.testzip()
@@ -45,13 +63,16 @@ def check(edgetool, model, target, scratch):
             sys.exit(f"zipfile finds {damaged} damaged, or files that are compressed")
     run([edgetool, "bundle", "extract", bundle, "-o", folder])
     for script in SCRIPTS[name]:
-        run([sys.executable, *script.split()], cwd=folder)
-    print(f"ok {target}", flush=True)
+        said = run([sys.executable, *script.split()], cwd=folder)
+        unets = [line for line in said.splitlines() if line.startswith("ok: unet") and "operators" in line]
+        if precision and any(", 0 in floating point" not in line for line in unets):
+            sys.exit(f"{wanted}: a part of a quantized UNet is left in floating point")
+    print(f"ok {wanted}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="+", metavar="TARGET[/DEVICE]")
+    parser.add_argument("targets", nargs="+", metavar="TARGET[/DEVICE][:PRECISION]")
     parser.add_argument("--edgetool", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     arguments = parser.parse_args()

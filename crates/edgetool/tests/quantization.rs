@@ -37,7 +37,9 @@ fn weights_alone_draw_nearly_the_same_from_smaller_files() {
     let sandbox = converted();
     let ran = sandbox.ok(&["quantize", "qnn", "--target", "qnn", "--precision", "w8", "-o", "w8"]);
     assert!(ran.stderr.starts_with("quantized `qnn` to `w8`: w8 for qnn\n  unet_step_0 "), "{}", ran.stderr);
+    fs::write(sandbox.path("qnn/report.json"), "of the float model").unwrap();
     sandbox.ok(&["quantize", "qnn", "--precision", "fp16", "--others", "fp16", "-o", "half"]);
+    assert!(!sandbox.path("half/report.json").exists());
     let expected = denoised(&sandbox, "qnn");
     for (model, bound) in [("w8", W8), ("half", HALF)] {
         let error = relative_l2(&denoised(&sandbox, model), &expected);

@@ -10,7 +10,9 @@ use edge_ir::onnx::{WeightMode, WriteOptions};
 use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
 use edge_quant::{Encoded, Quantized, Settings, SharedWeights, encodings, half_weights};
-use edge_spec::{Component, Lowering, MANIFEST_FILE, Manifest, Precision, Quantization, Scheme, Target, sha256};
+use edge_spec::{
+    Component, Lowering, MANIFEST_FILE, Manifest, Precision, Quantization, REPORT_FILE, Scheme, Target, sha256,
+};
 
 use super::model::Model;
 use crate::cli::{Others, Quantize};
@@ -297,7 +299,9 @@ fn copy_rest(from: &Path, to: &Path, manifest: &Manifest) -> Result<()> {
     copy_folder(from, to, &|path: &Path| {
         let parent = path.parent().unwrap_or(Path::new(""));
         let is_graph = path.extension().is_some_and(|e| e == "onnx" || e == "onnx_data" || e == "safetensors");
-        path != Path::new(MANIFEST_FILE) && !(is_graph && folders.iter().any(|f| parent == Path::new(f)))
+        // A report speaks of the float model.
+        let is_other = [MANIFEST_FILE, REPORT_FILE, "report.html"].iter().any(|name| path == Path::new(name));
+        !is_other && !(is_graph && folders.iter().any(|f| parent == Path::new(f)))
     })
 }
 
