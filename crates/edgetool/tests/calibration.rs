@@ -106,7 +106,7 @@ fn batch_jobs_of_the_document_give_one_run() {
     assert!(fs::read(sandbox.path("all.calibration")).unwrap() == whole);
     clear();
     // Kubernetes: the container's command, with the index that the job gives, for three pods.
-    let command = excerpt("- >-", "resources:").replace("/work/", "").replace("/16", "/3").replace('\n', " ");
+    let command = excerpt("- >-", "resources:").replace("/data/", "").replace("/16", "/3").replace('\n', " ");
     for index in ["0", "1", "2"] {
         shell(&command, &[("JOB_COMPLETION_INDEX", index)]);
     }
