@@ -301,7 +301,7 @@ fn copy_rest(from: &Path, to: &Path, manifest: &Manifest) -> Result<()> {
         let is_graph = path.extension().is_some_and(|e| e == "onnx" || e == "onnx_data" || e == "safetensors");
         // A report speaks of the float model.
         let is_other = [MANIFEST_FILE, REPORT_FILE, "report.html"].iter().any(|name| path == Path::new(name));
-        !is_other && !(is_graph && folders.iter().any(|f| parent == Path::new(f)))
+        !(is_other || is_graph && folders.iter().any(|f| parent == Path::new(f)))
     })
 }
 
