@@ -10,9 +10,9 @@ const LONG_FILE_LINES: usize = 800;
 /// Files that may have more than [`FILE_LINES`], each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 /// Lines of all Rust files, generated ones too.
-const TREE_LINES: usize = 44_000;
+const TREE_LINES: usize = 54_000;
 /// Packages in `Cargo.lock`.
-const PACKAGES: usize = 270;
+const PACKAGES: usize = 285;
 /// Bytes of any file.
 const FILE_BYTES: u64 = 5 << 20;
 
@@ -80,7 +80,7 @@ mod tests {
         let lock = "[[package]]\n".repeat(PACKAGES + 1);
         let tree = Tree::of(&[("a.rs", &half), ("b.rs", &half), ("Cargo.lock", &lock)]);
         assert_eq!(tree_lines(&tree), [format!("all Rust files: {} lines, at most {TREE_LINES}", TREE_LINES + 2)]);
-        assert_eq!(packages(&tree), ["Cargo.lock: 271 packages, at most 270"]);
+        assert_eq!(packages(&tree), ["Cargo.lock: 286 packages, at most 285"]);
     }
 
     #[test]
