@@ -31,6 +31,8 @@ pub struct Settings {
     pub integer_biases: bool,
     /// Type of the second operand of a product of two activations of 16 bits, if it is another.
     pub second: Option<DType>,
+    /// Type of the weights of depthwise convolutions between activations of 16 bits, if it is another.
+    pub depthwise: Option<DType>,
     /// Types of gains, by operator.
     pub gains: BTreeMap<String, DType>,
     /// Modules and operators with activations of 16 bits, where 8 are too few for others.
@@ -60,6 +62,7 @@ impl Settings {
             block: precision.block,
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
+            depthwise: precision.depthwise_16.and_then(dtype),
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
             fine_parts: FINE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
             wide_parts: WIDE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
@@ -79,7 +82,11 @@ impl Settings {
     /// How the weight of a node is quantized, which has this shape and its output channels on this axis.
     pub(crate) fn weight_of(&self, node: &Node, shape: &[usize], axis: usize) -> Option<WeightScheme> {
         let dtype = self.weights?;
-        let wide = self.wide_parts.iter().any(|part| is_part(node, part)) || node.int("group", 1) > 1;
+        let depthwise = node.int("group", 1) > 1;
+        if let Some(dtype) = self.depthwise.filter(|_| depthwise && self.activations_of(node) == Some(self.fine)) {
+            return Some(WeightScheme { dtype, axis, block: None });
+        }
+        let wide = self.wide_parts.iter().any(|part| is_part(node, part)) || depthwise;
         let dtype = if dtype == DType::Int4 && wide { DType::Int8 } else { dtype };
         // Blocks of a convolution over several pixels would have a scale for each of them.
         let matrix = shape.iter().skip(2).all(|d| *d == 1);

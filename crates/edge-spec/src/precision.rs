@@ -27,6 +27,9 @@ pub struct Precision {
     /// Type of the second operand of a product of two activations of 16 bits; that of activations if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matmul_second_16: Option<Integer>,
+    /// Type of the weights of depthwise convolutions between activations of 16 bits; as others' if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depthwise_16: Option<Integer>,
     /// Types of the gains of norms, by operator; that of activations where one is absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gains: BTreeMap<String, Integer>,

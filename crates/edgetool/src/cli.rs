@@ -1,5 +1,7 @@
 //! The command line.
 
+mod build;
+mod compile;
 mod package;
 mod quantize;
 
@@ -8,6 +10,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
 
+pub(crate) use build::Build;
+pub(crate) use compile::{Compile, Compiler};
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 pub(crate) use quantize::{Calibrate, Others, Quantize};
 
@@ -34,6 +38,8 @@ pub(crate) enum Command {
     Targets(Targets),
     Verify(Verify),
     Package(Package),
+    Compile(Compile),
+    Build(Build),
     Bundle(Bundle),
 }
 

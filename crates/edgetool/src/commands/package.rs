@@ -7,23 +7,30 @@ use anyhow::{Context, Result};
 use edge_import::Options;
 use edge_ir::{Checked, Graph};
 use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
-use edge_spec::bundle::{self, Content, Measure};
+use edge_spec::bundle::{self, Bundle, BundleManifest, Content, Measure};
 use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Target};
 
 use super::lower::supported;
 use super::model::Model;
-use super::{golden, inspect};
-use crate::cli::{Package, THIS_PROGRAM};
+use super::{compile, golden, inspect};
+use crate::cli::{Compiler, Package, THIS_PROGRAM};
 use crate::report;
-use crate::staging::Staging;
+use crate::staging::{Scratch, Staging};
 
 /// Packs as the arguments say.
 pub(crate) fn package(args: &Package) -> Result<()> {
     super::set_threads(args.threads)?;
     let (target, device) = Target::find_for_device(&args.target)?;
+    if !args.compile && args.compiler != Compiler::default() {
+        return Err(report::with_hint("options for compiling are given without `--compile`", "add `--compile`"));
+    }
     let staging = Staging::file(&args.output)?;
-    pack(args, &target, device.as_deref(), staging.path())
-        .with_context(|| format!("cannot package `{}` for `{}`", args.model.display(), args.target))?;
+    let cannot = || format!("cannot package `{}` for `{}`", args.model.display(), args.target);
+    if args.compile {
+        compiled(args, &target, device.as_deref(), staging.path()).with_context(cannot)?;
+    } else {
+        pack(args, &target, device.as_deref(), args.secret_key.as_deref(), staging.path()).with_context(cannot)?;
+    }
     staging.commit()?;
     if !args.quiet {
         let size = args.output.metadata().map_or(0, |m| m.len());
@@ -33,7 +40,16 @@ pub(crate) fn package(args: &Package) -> Result<()> {
     Ok(())
 }
 
-fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> Result<()> {
+/// Packs into a temporary place and compiles that.
+fn compiled(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> Result<()> {
+    let compiler = compile::Compilation::new(&args.compiler, target, device, args.quiet)?;
+    let scratch = Scratch::new()?;
+    let plain = scratch.path().join("bundle.zip");
+    pack(args, target, device, None, &plain)?;
+    compiler.add(&Bundle::open(&plain)?, args.secret_key.as_deref(), path).map(drop)
+}
+
+fn pack(args: &Package, target: &Target, device: Option<&str>, key: Option<&Path>, path: &Path) -> Result<()> {
     edge_package::find(target)?.check(target)?;
     if !args.model.join(MANIFEST_FILE).exists() {
         let text = format!("`{}` has no `{MANIFEST_FILE}`", args.model.display());
@@ -60,18 +76,17 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> R
     };
     let Assembled { mut manifest, contents, known } = assemble(&source)?;
     let measures = bundle::list(&mut manifest, &contents, &known)?;
-    let sign = |key: &PathBuf| -> Result<String> {
-        let read = || format!("cannot read `{}`", key.display());
-        let key = std::fs::read_to_string(key).with_context(read)?;
-        bundle::sign(manifest.text().as_bytes(), &key).map_err(|error| match error {
-            bundle::SignError::Encrypted => {
-                report::with_hint(error.to_string(), "make one for this with `minisign -G -W`")
-            }
-            other => other.into(),
-        })
-    };
-    let signature = args.secret_key.as_ref().map(sign).transpose()?;
+    let signature = key.map(|key| signature(&manifest, key)).transpose()?;
     Ok(bundle::write(path, &manifest, signature.as_deref(), &contents, &measures)?)
+}
+
+/// The manifest's signature by a secret key.
+pub(super) fn signature(manifest: &BundleManifest, key: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(key).with_context(|| format!("cannot read `{}`", key.display()))?;
+    bundle::sign(manifest.text().as_bytes(), &text).map_err(|error| match error {
+        bundle::SignError::Encrypted => report::with_hint(error.to_string(), "make one for this with `minisign -G -W`"),
+        other => other.into(),
+    })
 }
 
 /// All files of the model's folder, and what they are now.

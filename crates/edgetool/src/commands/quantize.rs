@@ -136,7 +136,6 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
         let text = format!("`{}` has no component `{unknown}`", args.model.display());
         return Err(report::with_hint(text, format!("it has {}", names().collect::<Vec<_>>().join(", "))));
     }
-    let is_unet = |name: &str| UNETS.iter().any(|start| name.starts_with(start));
     let is_chosen = |name: &String| {
         if args.component.is_empty() { is_unet(name) } else { args.component.contains(name) }
     };
@@ -147,6 +146,11 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
         return Err(report::with_hint(text, hint));
     }
     Ok(chosen)
+}
+
+/// Whether a component is quantized where none is named.
+pub(super) fn is_unet(name: &str) -> bool {
+    UNETS.iter().any(|start| name.starts_with(start))
 }
 
 /// The statistics, where activations are quantized.
