@@ -9,6 +9,8 @@ pub mod encodings;
 mod error;
 mod half;
 mod insert;
+pub mod mixed;
+mod names;
 mod plan;
 mod range;
 pub mod rounding;
@@ -19,7 +21,8 @@ mod weights;
 
 pub use error::Error;
 pub use half::half_weights;
-pub use insert::{Encoded, Quantized, quantize};
+pub use insert::{Encoded, Quantized, fold_casts, quantize};
+pub use names::{applies, has_weights, near};
 pub use plan::Ranges;
 pub use range::Range;
 pub use settings::Settings;

@@ -5,6 +5,7 @@ mod error;
 mod fold;
 mod judge;
 mod manifest;
+mod plan;
 mod precision;
 mod prompts;
 mod report;
@@ -18,6 +19,7 @@ pub use manifest::{
     Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization, SCHEMA,
     sha256,
 };
+pub use plan::{ActivationType, PLAN_SCHEMA, PrecisionPlan, PrecisionRule, WeightType};
 pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;
 pub use report::{

@@ -11,10 +11,12 @@ use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
 use edge_quant::{Encoded, Quantized, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
-    Component, Lowering, MANIFEST_FILE, Manifest, Precision, Quantization, REPORT_FILE, Scheme, Target, sha256,
+    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, REPORT_FILE, Scheme, Target,
+    sha256,
 };
 
 use super::model::Model;
+use super::plan;
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
 use crate::{layout, report};
@@ -29,6 +31,8 @@ struct Job<'a> {
     manifest: &'a Manifest,
     scheme: Scheme,
     precision: Precision,
+    rules: Vec<PrecisionRule>,
+    settings: Settings,
     method: Method,
     statistics: Option<Known>,
     chosen: Vec<String>,
@@ -54,16 +58,22 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
     let manifest = manifest.as_ref();
     let target = target(args, manifest).with_context(cannot)?;
-    let (scheme, precision) = scheme(args, &target)?;
+    let (scheme, precision, rules) = plan::asked(args, &target)?;
     let chosen = chosen(args, manifest)?;
+    let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
+    plan::check(&rules, &graphs)?;
+    let mut settings = Settings::of(scheme, &precision, manifest.opset);
+    settings.rules.extend(rules.iter().cloned());
     let job = Job {
         args,
         model: &model,
         manifest,
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
-        statistics: statistics(args, &model, manifest, scheme, &precision, &chosen)?,
+        statistics: statistics(args, &model, scheme, &settings, &chosen)?,
         precision,
+        rules,
+        settings,
         chosen,
     };
     let staging = Staging::folder(&args.output, args.force)?;
@@ -116,20 +126,6 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
     }
 }
 
-fn scheme(args: &Quantize, target: &Target) -> Result<(Scheme, Precision)> {
-    let Some(precision) = &target.precision else {
-        let text = format!("target `{}` takes no quantized graphs", target.name);
-        return Err(report::with_hint(text, "its SDK quantizes float graphs itself: give it the converted folder"));
-    };
-    let scheme = args.precision.unwrap_or(precision.schemes[0]);
-    if !precision.schemes.contains(&scheme) {
-        let known: Vec<String> = precision.schemes.iter().map(ToString::to_string).collect();
-        let text = format!("target `{}` has no precision {scheme}", target.name);
-        return Err(report::with_hint(text, format!("it has {}", known.join(", "))));
-    }
-    Ok((scheme, precision.clone()))
-}
-
 fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
     let names = || manifest.components.iter().map(|c| c.name.clone());
     if let Some(unknown) = args.component.iter().find(|name| manifest.component(name).is_none()) {
@@ -153,12 +149,11 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
 fn statistics(
     args: &Quantize,
     model: &Model,
-    manifest: &Manifest,
     scheme: Scheme,
-    precision: &Precision,
+    settings: &Settings,
     chosen: &[String],
 ) -> Result<Option<Known>> {
-    let needed = Settings::of(scheme, precision, manifest.opset).is_some_and(|s| s.activations.is_some());
+    let needed = settings.quantizes_activations();
     let given = args.statistics.as_deref().or(args.calibration.as_deref());
     let Some(path) = given.filter(|_| needed) else {
         if needed {
@@ -186,11 +181,6 @@ fn statistics(
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
-        let mut settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
-        if let Some(settings) = &mut settings {
-            settings.fine_parts.extend(self.args.fine.iter().cloned());
-            settings.wide_parts.extend(self.args.wide.iter().cloned());
-        }
         let mut components = Vec::new();
         let mut lines = Vec::new();
         copy_rest(&self.args.model, folder, self.manifest)?;
@@ -199,7 +189,7 @@ impl Job<'_> {
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
-                done.push(self.treat(&component.name, graph, settings.as_ref(), &mut shared)?);
+                done.push(self.treat(&component.name, graph, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
             let names: Vec<&str> = parts.iter().map(|c| c.file.rsplit('/').next().unwrap_or(&c.file)).collect();
@@ -223,19 +213,15 @@ impl Job<'_> {
     }
 
     /// One component's graph as it shall be.
-    fn treat(
-        &self,
-        name: &str,
-        graph: Checked<Graph>,
-        settings: Option<&Settings>,
-        shared: &mut SharedWeights,
-    ) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
-        let Some(settings) = settings.filter(|_| chosen) else {
+        // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
+        let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
+        if !chosen || plain {
             let half = chosen || self.args.others == Others::Fp16;
             let graph = if half { half_weights(&graph)? } else { graph };
             return Ok(Done { graph, encodings: Vec::new() });
-        };
+        }
         if let Some(Known { statistics, .. }) = &self.statistics {
             statistics.check_graph(name, &graph)?;
         }
@@ -244,7 +230,7 @@ impl Job<'_> {
             let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
             self.statistics.as_ref()?.statistics.range(name, tensor, self.method, grid)
         };
-        let Quantized { graph, encodings } = edge_quant::quantize(&graph, settings, &range, shared)?;
+        let Quantized { graph, encodings } = edge_quant::quantize(&graph, &self.settings, &range, shared)?;
         Ok(Done { graph, encodings })
     }
 
@@ -268,8 +254,7 @@ impl Job<'_> {
             precision: self.precision.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
-            fine: self.args.fine.clone(),
-            wide: self.args.wide.clone(),
+            rules: self.rules.clone(),
             components: self.chosen.clone(),
         }
     }
