@@ -8,7 +8,9 @@ pub mod calibration;
 pub mod encodings;
 mod error;
 mod half;
+mod inputs;
 mod insert;
+mod layers;
 mod plan;
 mod range;
 pub mod rounding;
@@ -19,6 +21,7 @@ mod weights;
 
 pub use error::Error;
 pub use half::half_weights;
+pub use inputs::Inputs;
 pub use insert::{Encoded, Quantized, quantize};
 pub use plan::Ranges;
 pub use range::Range;

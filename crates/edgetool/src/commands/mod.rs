@@ -13,6 +13,7 @@ mod lower;
 mod model;
 mod package;
 mod quantize;
+mod repair;
 mod run;
 mod sampling;
 mod schedule;
