@@ -12,6 +12,7 @@ use edge_ir::{Attribute, Checked, DType, Data, Encoding, Granularity, Graph, Nod
 
 use crate::plan::{Plan, Ranges, is_move};
 use crate::rules::{Operand, Rule};
+use crate::shared::Found;
 use crate::{Error, Settings, SharedWeights};
 
 /// A quantized graph.
@@ -45,7 +46,7 @@ pub fn quantize(
     graph: &Checked<Graph>,
     settings: &Settings,
     ranges: Ranges<'_>,
-    shared: &mut SharedWeights,
+    shared: &mut SharedWeights<'_>,
 ) -> Result<Quantized, Error> {
     let graph = fold_casts(graph);
     let plan = Plan::new(&graph, settings, ranges)?;
@@ -108,11 +109,11 @@ pub fn fold_casts(graph: &Graph) -> Graph {
 }
 
 /// A graph in the making. Values are those of the old graph unless they are called new.
-struct Writer<'a> {
+struct Writer<'a, 'b> {
     old: &'a Graph,
     settings: &'a Settings,
     plan: &'a Plan,
-    shared: &'a mut SharedWeights,
+    shared: &'a mut SharedWeights<'b>,
     new: Graph,
     names: BTreeSet<String>,
     /// The new values that stand for old ones: quantized, if the plan says so.
@@ -126,7 +127,7 @@ struct Writer<'a> {
     encodings: Vec<Encoded>,
 }
 
-impl Writer<'_> {
+impl Writer<'_, '_> {
     /// Adds a node with its operands as it wants them, and quantizes what it makes.
     fn node(&mut self, node: &Node, activations: Option<DType>) -> Result<(), Error> {
         let rule = Rule::of(node);
@@ -223,10 +224,10 @@ impl Writer<'_> {
         let least = input.and_then(|input| self.least_scales(node, input));
         let least = least.filter(|_| scheme.block.is_none());
         let found = self.shared.encode(&name, &data, &ty, scheme, least.as_deref());
-        let (code, other) = found.ok_or_else(|| self.not_finite(id))?;
+        let Found { encoding, integers, other } = found.ok_or_else(|| self.not_finite(id))?;
         let suffix = if other == 0 { String::new() } else { (other + 1).to_string() };
-        let new = self.constant(id, &format!("weight{suffix}"), &data, &code)?;
-        Ok((new, Some(code)))
+        let new = self.integers(id, &format!("weight{suffix}"), integers, &encoding)?;
+        Ok((new, Some(encoding)))
     }
 
     /// A weight in 16 bits of float, and the `Cast` that widens it.
@@ -287,8 +288,14 @@ impl Writer<'_> {
         Ok((new, Some(code)))
     }
 
-    /// A constant as integers; `role` tells several encodings of one apart.
+    /// A constant as integers, each number the nearest; `role` tells several encodings of one apart.
     fn constant(&mut self, id: ValueId, role: &str, data: &Data, code: &Encoding) -> Result<ValueId, Error> {
+        let integers = data.quantize(&self.old.ty(id).shape, code.clone()).ok_or_else(|| self.not_finite(id))?;
+        self.integers(id, role, integers, code)
+    }
+
+    /// The integers of a constant.
+    fn integers(&mut self, id: ValueId, role: &str, integers: Data, code: &Encoding) -> Result<ValueId, Error> {
         let key = (id, role.to_owned());
         if let Some((new, there)) = self.numbers.get(&key)
             && there == code
@@ -300,7 +307,6 @@ impl Writer<'_> {
             Some(suffix) => format!("{name}{suffix}"),
             None => name,
         };
-        let integers = data.quantize(&ty.shape, code.clone()).ok_or_else(|| self.not_finite(id))?;
         let q = self.add(&format!("{base}_q"), TensorType::new(code.dtype, ty.shape.clone()), Some(integers));
         let new = self.pair(&base, q, &ty.shape, code, true)?;
         self.note(id, true, code);

@@ -8,7 +8,9 @@ pub mod calibration;
 pub mod encodings;
 mod error;
 mod half;
+mod inputs;
 mod insert;
+mod layers;
 pub mod mixed;
 mod names;
 mod plan;
@@ -21,6 +23,7 @@ mod weights;
 
 pub use error::Error;
 pub use half::half_weights;
+pub use inputs::Inputs;
 pub use insert::{Encoded, Quantized, fold_casts, quantize};
 pub use names::{applies, has_weights, near};
 pub use plan::Ranges;

@@ -42,7 +42,7 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
     /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts
-    #[arg(short, long, value_name = "FILE", conflicts_with = "statistics")]
+    #[arg(short, long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Draw the first prompts only
     #[arg(short, long, value_name = "N", requires = "calibration")]
@@ -50,6 +50,9 @@ pub(crate) struct Quantize {
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
     #[arg(long, value_name = "METHOD")]
     pub(crate) ranges: Option<Method>,
+    /// How weights become integers; all but nearest need --calibration [default: gptq where it can be, else nearest]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub(crate) rounding: Option<Rounding>,
     /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times, and
     /// counts after the rules of `--plan`
     #[arg(long, value_name = "PART")]
@@ -71,6 +74,17 @@ const QUANTIZE_EXAMPLES: &str = "Examples:
   edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
   edgetool quantize edgefusion-qnn --calibration \\
       recipes/shapes/prompts/calibration.txt --number 4 -o edgefusion-w8a16";
+
+/// How weights become integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rounding {
+    /// Each to the nearest
+    Nearest,
+    /// Each to the nearest, with the scale that suits the layers' inputs best
+    SequentialMse,
+    /// Each so that it makes up for the errors of those before it
+    Gptq,
+}
 
 /// What becomes of networks that are not quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

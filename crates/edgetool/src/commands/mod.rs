@@ -14,6 +14,7 @@ mod model;
 mod package;
 mod plan;
 mod quantize;
+mod repair;
 mod run;
 mod sampling;
 mod schedule;

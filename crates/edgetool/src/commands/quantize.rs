@@ -9,14 +9,16 @@ use edge_ir::encoding::limits;
 use edge_ir::onnx::{WeightMode, WriteOptions};
 use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
-use edge_quant::{Encoded, Quantized, Settings, SharedWeights, encodings, half_weights};
+use edge_quant::{Encoded, Inputs, Quantized, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
     Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, REPORT_FILE, Scheme, Target,
     sha256,
 };
 
+use super::calibrate::{SharedInputs, lock};
 use super::model::Model;
 use super::plan;
+use super::repair::Plan;
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
 use crate::{layout, report};
@@ -35,6 +37,8 @@ struct Job<'a> {
     settings: Settings,
     method: Method,
     statistics: Option<Known>,
+    plan: Plan,
+    inputs: Option<Inputs>,
     chosen: Vec<String>,
 }
 
@@ -64,13 +68,18 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     plan::check(&rules, &graphs)?;
     let mut settings = Settings::of(scheme, &precision, manifest.opset);
     settings.rules.extend(rules.iter().cloned());
+    let repairs = Plan::new(args, scheme)?;
+    let inputs = repairs.inputs(manifest, &chosen);
+    let statistics = statistics(args, &model, scheme, &settings, &chosen, inputs.as_ref())?;
     let job = Job {
         args,
         model: &model,
         manifest,
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
-        statistics: statistics(args, &model, scheme, &settings, &chosen)?,
+        statistics,
+        plan: repairs,
+        inputs: inputs.map(|inputs| lock(&inputs).clone()),
         precision,
         rules,
         settings,
@@ -145,37 +154,43 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
     Ok(chosen)
 }
 
-/// The statistics, where activations are quantized.
+/// The statistics, where activations are quantized. `inputs` see the prompts of `--calibration`.
 fn statistics(
     args: &Quantize,
     model: &Model,
     scheme: Scheme,
     settings: &Settings,
     chosen: &[String],
+    inputs: Option<&SharedInputs>,
 ) -> Result<Option<Known>> {
     let needed = settings.quantizes_activations();
-    let given = args.statistics.as_deref().or(args.calibration.as_deref());
-    let Some(path) = given.filter(|_| needed) else {
-        if needed {
-            let text = format!("{scheme} quantizes activations, and nothing says what values they take");
-            let hint =
-                "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
-            return Err(report::with_hint(text, hint));
-        }
-        if let Some(path) = given {
-            report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
-        }
-        return Ok(None);
-    };
-    if args.statistics.is_none() {
-        let statistics = super::calibrate::see(&args.model, model, path, args.number, chosen)?;
-        let mut bytes = Vec::new();
-        calibration::write(&statistics, &mut bytes)?;
-        return Ok(Some(Known { statistics, sha256: sha256(&bytes[..])? }));
+    if needed && args.statistics.is_none() && args.calibration.is_none() {
+        let text = format!("{scheme} quantizes activations, and nothing says what values they take");
+        let hint =
+            "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
+        return Err(report::with_hint(text, hint));
     }
-    let read = || format!("cannot read `{}`", path.display());
-    let hash = sha256(File::open(path).with_context(read)?).with_context(read)?;
-    Ok(Some(Known { statistics: calibration::read(path)?, sha256: hash }))
+    if let Some(path) = args.statistics.as_ref().filter(|_| !needed) {
+        report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
+    }
+    let ranges = needed && args.statistics.is_none();
+    let mut known = None;
+    if let Some(path) = args.calibration.as_deref() {
+        if ranges || inputs.is_some() {
+            let statistics = super::calibrate::see(&args.model, model, path, args.number, chosen, ranges, inputs)?;
+            let mut bytes = Vec::new();
+            calibration::write(&statistics, &mut bytes)?;
+            known = Some(Known { statistics, sha256: sha256(&bytes[..])? }).filter(|_| ranges);
+        } else {
+            report::warn(format!("no step of this needs prompts: `{}` is not read", path.display()));
+        }
+    }
+    if let Some(path) = args.statistics.as_deref().filter(|_| needed) {
+        let read = || format!("cannot read `{}`", path.display());
+        let hash = sha256(File::open(path).with_context(read)?).with_context(read)?;
+        known = Some(Known { statistics: calibration::read(path)?, sha256: hash });
+    }
+    Ok(known)
 }
 
 impl Job<'_> {
@@ -185,7 +200,7 @@ impl Job<'_> {
         let mut lines = Vec::new();
         copy_rest(&self.args.model, folder, self.manifest)?;
         for parts in self.manifest.components.chunk_by(|a, b| directory(a) == directory(b)) {
-            let mut shared = SharedWeights::default();
+            let mut shared = self.plan.weights(self.inputs.as_ref(), directory(&parts[0]));
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
@@ -213,7 +228,7 @@ impl Job<'_> {
     }
 
     /// One component's graph as it shall be.
-    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights<'_>) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
         // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
         let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
@@ -274,7 +289,7 @@ impl Job<'_> {
 }
 
 /// The folder of a component's file.
-fn directory(component: &Component) -> &str {
+pub(super) fn directory(component: &Component) -> &str {
     component.file.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
