@@ -12,7 +12,7 @@ use edge_import::Options;
 use edge_ir::{Checked, Graph, ValueId};
 use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session};
+use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::Prompt;
 
 use super::model::Model;
@@ -140,10 +140,17 @@ fn draw(args: &Calibrate, path: &Path, model: &Model, prompts: &[String]) -> Res
         Session::load_observed(&graph, &observer)
     };
     let mut cut = 0;
+    let decoder = sampling.decoder.component;
+    let decodes = args.component.is_empty() || args.component.iter().any(|component| component == decoder);
     for group in requests.chunks(GROUP) {
-        sampler.draw_on(&load, group, &mut |what| bar.set_message(what.to_owned()), &mut |_, _, trace| {
-            cut += usize::from(trace.truncated);
-        })?;
+        let mut progress = |what: &str| bar.set_message(what.to_owned());
+        if decodes {
+            let mut done = |_, _, trace: Trace| cut += usize::from(trace.truncated);
+            sampler.draw_on(&load, group, &mut progress, &mut done)?;
+        } else {
+            let traces = sampler.denoise_on(&load, group, &mut progress)?;
+            cut += traces.iter().filter(|trace| trace.truncated).count();
+        }
     }
     bar.finish_and_clear();
     if cut > 0 {
@@ -177,9 +184,15 @@ impl Observer for Recorder {
         Ok(taps(graph).observed)
     }
 
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
     fn see(&self, tensor: &str, values: &[f32]) -> Result<(), Failure> {
+        // Counted before others wait: threads that count may help with another tensor's parts.
+        let seen = calibration::Observer::of(values);
         let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(statistics.observe(&self.component, tensor, values)?)
+        Ok(statistics.add(&self.component, tensor, &seen)?)
     }
 }
 
