@@ -161,24 +161,57 @@ impl Sampler<'_> {
             }
             return Ok(());
         }
-        progress("text encoder");
-        let mut contexts = Vec::new();
-        for (request, trace) in requests.iter().zip(&mut traces) {
-            contexts.push(self.encode(&mut graphs, request, trace)?);
-        }
-        graphs.clear();
-        let mut step = |index: usize, what: &str| progress(&numbered(index, requests.len(), what));
-        let latents = match self.plan {
-            Plan::Folded(folded) => folded.sample(&mut graphs, requests, &contexts, &mut traces, &mut step)?,
-            Plan::Schedule(schedule) => sample(&mut graphs, schedule, requests, &contexts, &mut traces, &mut step)?,
-        };
-        graphs.clear();
+        let latents = self.latents(&mut graphs, requests, &mut traces, progress)?;
         for (index, (latent, mut trace)) in latents.iter().zip(traces).enumerate() {
             progress(&numbered(index, requests.len(), "decoder"));
             let pictures = self.decode(&mut graphs, latent, &mut trace)?;
             done(index, pictures, trace);
         }
         Ok(())
+    }
+
+    /// The same without decoder: what happened up to the denoised latents. A model of one graph ([`Form::Pipeline`]) runs
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`Sampler::draw`].
+    pub fn denoise_on(
+        &self,
+        sessions: Sessions<'_>,
+        requests: &[Request],
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Trace>, Error> {
+        let mut traces = Vec::new();
+        if matches!(self.plan, Plan::Folded(Folded { form: Form::Pipeline, .. })) {
+            self.draw_on(sessions, requests, progress, &mut |_, _, trace| traces.push(trace))?;
+            return Ok(traces);
+        }
+        traces.resize(requests.len(), Trace::default());
+        self.latents(&mut Loader::new(sessions, requests.len() > 1), requests, &mut traces, progress)?;
+        Ok(traces)
+    }
+
+    /// The denoised latents. No graph is loaded afterwards.
+    fn latents(
+        &self,
+        graphs: &mut Loader<'_>,
+        requests: &[Request],
+        traces: &mut [Trace],
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Tensor>, Error> {
+        progress("text encoder");
+        let mut contexts = Vec::new();
+        for (request, trace) in requests.iter().zip(&mut *traces) {
+            contexts.push(self.encode(graphs, request, trace)?);
+        }
+        graphs.clear();
+        let mut step = |index: usize, what: &str| progress(&numbered(index, requests.len(), what));
+        let latents = match self.plan {
+            Plan::Folded(folded) => folded.sample(graphs, requests, &contexts, traces, &mut step),
+            Plan::Schedule(schedule) => sample(graphs, schedule, requests, &contexts, traces, &mut step),
+        };
+        graphs.clear();
+        latents
     }
 
     /// What the text encoder says of the prompt and, for two passes, of the negative prompt before it.

@@ -13,7 +13,7 @@ use edge_ir::{Checked, Graph, ValueId};
 use edge_quant::Inputs;
 use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session};
+use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::Prompt;
 
 use super::model::Model;
@@ -158,10 +158,17 @@ fn draw(
         Session::load_observed(&graph, &observer)
     };
     let mut cut = 0;
+    let decoder = sampling.decoder.component;
+    let decodes = args.component.is_empty() || args.component.iter().any(|component| component == decoder);
     for group in requests.chunks(GROUP) {
-        sampler.draw_on(&load, group, &mut |what| bar.set_message(what.to_owned()), &mut |_, _, trace| {
-            cut += usize::from(trace.truncated);
-        })?;
+        let mut progress = |what: &str| bar.set_message(what.to_owned());
+        if decodes {
+            let mut done = |_, _, trace: Trace| cut += usize::from(trace.truncated);
+            sampler.draw_on(&load, group, &mut progress, &mut done)?;
+        } else {
+            let traces = sampler.denoise_on(&load, group, &mut progress)?;
+            cut += traces.iter().filter(|trace| trace.truncated).count();
+        }
     }
     bar.finish_and_clear();
     if cut > 0 {
@@ -205,9 +212,15 @@ impl Observer for Recorder {
         Ok(wanted.into_iter().collect())
     }
 
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
     fn see(&self, tensor: &str, values: &[f32]) -> Result<(), Failure> {
         if let Some(statistics) = self.statistics.as_ref().filter(|_| lock(&self.ranged).contains(tensor)) {
-            lock(statistics).observe(&self.component, tensor, values)?;
+            // Counted before others wait: threads that count may help with another tensor's parts.
+            let seen = calibration::Observer::of(values);
+            lock(statistics).add(&self.component, tensor, &seen)?;
         }
         if let Some(inputs) = &self.inputs {
             lock(inputs).observe(&self.component, tensor, values)?;
