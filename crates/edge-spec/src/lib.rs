@@ -7,6 +7,7 @@ mod judge;
 mod manifest;
 mod precision;
 mod prompts;
+mod recipe;
 mod report;
 pub mod target;
 mod tolerance;
@@ -20,9 +21,10 @@ pub use manifest::{
 };
 pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;
+pub use recipe::{RECIPE_SCHEMA, Recipe, RecipeDecoder, RecipeQuantize, RecipeVerify};
 pub use report::{
     Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,
     Report, Run, Verdict,
 };
 pub use target::{Target, TargetError};
-pub use tolerance::{TOLERANCES_SCHEMA, Tolerance, Tolerances};
+pub use tolerance::{PRECISIONS, TOLERANCES_SCHEMA, Tolerance, Tolerances};

@@ -105,7 +105,10 @@ impl Limits {
 
     /// The limit of a measure for a kind of arithmetic. An unknown measure has none.
     pub fn get(&self, name: &str, precision: Precision) -> Tolerance {
-        if let Some(tolerance) = self.given.iter().find(|t| t.name == name) {
+        let speaks = |t: &&Tolerance| {
+            t.name == name && (t.precisions.is_empty() || t.precisions.iter().any(|p| p == precision.name()))
+        };
+        if let Some(tolerance) = self.given.iter().find(speaks) {
             return tolerance.clone();
         }
         let row = ROWS.iter().find(|row| row.name == name);
@@ -115,6 +118,7 @@ impl Limits {
             name: name.into(),
             least: limit.filter(|_| least),
             most: limit.filter(|_| !least),
+            precisions: Vec::new(),
             reason: row.map_or("", |row| row.reason).into(),
         }
     }
@@ -126,10 +130,18 @@ mod tests {
 
     #[test]
     fn a_file_takes_the_place_of_a_built_in_limit() {
-        let given = Tolerance { name: "picture_ssim".into(), least: Some(0.5), most: None, reason: "a sketch".into() };
-        let file = Tolerances { schema: String::new(), tolerances: vec![given.clone()] };
+        let given = |least: f64, precisions: &[&str]| Tolerance {
+            name: "picture_ssim".into(),
+            least: Some(least),
+            most: None,
+            precisions: precisions.iter().map(|name| (*name).to_owned()).collect(),
+            reason: "a sketch".into(),
+        };
+        let (coarse, all) = (given(0.5, &["w8a8", "w4a16"]), given(0.8, &[]));
+        let file = Tolerances { schema: String::new(), tolerances: vec![coarse.clone(), all.clone()] };
         let limits = Limits::new(Some(file));
-        assert_eq!(limits.get("picture_ssim", Precision::W8A8), given);
+        assert_eq!(limits.get("picture_ssim", Precision::W8A8), coarse);
+        assert_eq!(limits.get("picture_ssim", Precision::W8A16), all);
         assert_eq!(limits.get("picture_psnr_db", Precision::W8A16).least, Some(28.0));
         assert_eq!(limits.get("conditioning_deviation", Precision::W8A8).most, Some(0.05));
         assert_eq!(limits.get("float16_use", Precision::Float32).most, None);
