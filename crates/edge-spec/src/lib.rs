@@ -23,8 +23,8 @@ pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;
 pub use recipe::{RECIPE_SCHEMA, Recipe, RecipeDecoder, RecipeQuantize, RecipeVerify};
 pub use report::{
-    Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,
-    Report, Run, Verdict,
+    Agreement, Check, Comparison, Gain, Layer, LayerHistogram, Measured, Part, PictureComparison, Profile, PromptRun,
+    REPORT_FILE, REPORT_SCHEMA, RangeUse, Report, Run, SecondOpinion, Verdict, WhatIf,
 };
 pub use target::{Target, TargetError};
 pub use tolerance::{PRECISIONS, TOLERANCES_SCHEMA, Tolerance, Tolerances};
