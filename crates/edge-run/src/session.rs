@@ -134,21 +134,6 @@ impl Session {
         self.recorder = Some(Recorder(Box::new(recorder)));
     }
 
-    /// Names and types of the inputs, in order.
-    pub fn inputs(&self) -> &[(String, TensorType)] {
-        &self.inputs
-    }
-
-    /// Names and types of the outputs, in order.
-    pub fn outputs(&self) -> &[(String, TensorType)] {
-        &self.outputs
-    }
-
-    /// The graph's name.
-    pub fn name(&self) -> &str {
-        &self.graph
-    }
-
     fn eval(&self, inputs: &[Tensor]) -> TractResult<Vec<Tensor>> {
         let values = inputs
             .iter()
@@ -162,6 +147,18 @@ impl Session {
 }
 
 impl Executor for Session {
+    fn name(&self) -> &str {
+        &self.graph
+    }
+
+    fn inputs(&self) -> &[(String, TensorType)] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[(String, TensorType)] {
+        &self.outputs
+    }
+
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
         edge_ir::check_inputs(&self.inputs, inputs)?;
         let fail = |e: tract_onnx::prelude::TractError| match e.downcast::<Error>() {

@@ -8,6 +8,7 @@ mod manifest;
 mod plan;
 mod precision;
 mod prompts;
+mod recipe;
 mod report;
 pub mod target;
 mod tolerance;
@@ -22,9 +23,10 @@ pub use manifest::{
 pub use plan::{ActivationType, PLAN_SCHEMA, PrecisionPlan, PrecisionRule, WeightType};
 pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;
+pub use recipe::{RECIPE_SCHEMA, Recipe, RecipeDecoder, RecipeQuantize, RecipeVerify};
 pub use report::{
-    Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,
-    Report, Run, Verdict,
+    Agreement, Check, Comparison, Gain, Layer, LayerHistogram, Measured, Part, PictureComparison, Profile, PromptRun,
+    REPORT_FILE, REPORT_SCHEMA, RangeUse, Report, Run, SecondOpinion, Verdict, WhatIf,
 };
 pub use target::{Target, TargetError};
-pub use tolerance::{TOLERANCES_SCHEMA, Tolerance, Tolerances};
+pub use tolerance::{PRECISIONS, TOLERANCES_SCHEMA, Tolerance, Tolerances};

@@ -9,7 +9,7 @@ mod noise;
 
 use std::collections::BTreeMap;
 
-use edge_ir::{Checked, Graph, Tensor, TensorType};
+use edge_ir::{Checked, Executor, Graph, Tensor, TensorType};
 use edge_lcm::{Schedule, guidance_embedding};
 
 use crate::picture::{Picture, from_decoder, from_image};
@@ -25,8 +25,8 @@ use loader::Loader;
 /// Gives a component's graph by name. Components are loaded when it is their turn and dropped after it.
 pub type Graphs<'a> = &'a dyn Fn(&str) -> Result<Checked<Graph>, Error>;
 
-/// Gives a component by name, ready to run.
-pub type Sessions<'a> = &'a dyn Fn(&str) -> Result<Session, Error>;
+/// Gives a component by name, ready to run on whatever runs it.
+pub type Sessions<'a> = &'a dyn Fn(&str) -> Result<Box<dyn Executor>, Error>;
 
 /// How the prompt's influence is strengthened.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,10 +135,10 @@ impl Sampler<'_> {
         progress: &mut dyn FnMut(&str),
         done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
     ) -> Result<(), Error> {
-        self.draw_on(&|name| Session::load(&(self.graphs)(name)?), requests, progress, done)
+        self.draw_on(&|name| Ok(Box::new(Session::load(&(self.graphs)(name)?)?)), requests, progress, done)
     }
 
-    /// The same on sessions that the caller loads: each component is asked for once where there are several requests.
+    /// The same on executors that the caller loads: each component is asked for once where there are several requests.
     ///
     /// # Errors
     /// As [`Sampler::draw`].
@@ -332,7 +332,7 @@ fn sample(
 
 /// The UNet's prediction, after guidance.
 fn predict(
-    unet: &mut Session,
+    unet: &mut dyn Executor,
     sample: &[f32],
     shape: &[usize],
     timestep: usize,

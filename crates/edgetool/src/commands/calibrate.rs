@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use edge_import::Options;
-use edge_ir::{Checked, Graph, ValueId};
+use edge_ir::{Checked, Executor, Graph, ValueId};
 use edge_quant::Inputs;
 use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
 use edge_run::tokenizer::Tokenizer;
@@ -144,10 +144,10 @@ fn draw(
     let bar = report::progress_bar(args.quiet);
     let graphs = model.graphs();
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
-    let load = |name: &str| {
+    let load = |name: &str| -> Result<Box<dyn Executor>, _> {
         let graph = graphs(name)?;
         if !args.component.is_empty() && !args.component.iter().any(|component| component == name) {
-            return Session::load(&graph);
+            return Ok(Box::new(Session::load(&graph)?));
         }
         let observer: Arc<dyn Observer> = Arc::new(Recorder {
             component: name.to_owned(),
@@ -155,7 +155,7 @@ fn draw(
             ranged: Mutex::default(),
             inputs: inputs.cloned(),
         });
-        Session::load_observed(&graph, &observer)
+        Ok(Box::new(Session::load_observed(&graph, &observer)?))
     };
     let mut cut = 0;
     let decoder = sampling.decoder.component;
