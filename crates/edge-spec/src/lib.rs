@@ -18,7 +18,7 @@ pub use manifest::{
     Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization, SCHEMA,
     sha256,
 };
-pub use precision::{Biases, Integer, Precision, Scheme};
+pub use precision::{Biases, Exception, Integer, Precision, Scheme};
 pub use prompts::Prompt;
 pub use report::{
     Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,
