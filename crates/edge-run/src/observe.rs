@@ -83,10 +83,7 @@ fn show(
         op: &EDGE_OBSERVE,
         inputs: vec![Some(id)],
         outputs: vec![after],
-        attributes: BTreeMap::from([
-            (TENSOR, Attribute::String(name)),
-            (PARTS, Attribute::Int(i64::from(parts))),
-        ]),
+        attributes: BTreeMap::from([(TENSOR, Attribute::String(name)), (PARTS, Attribute::Int(i64::from(parts)))]),
     });
 }
 

@@ -21,7 +21,7 @@ pub use manifest::{
     sha256,
 };
 pub use plan::{ActivationType, PLAN_SCHEMA, PrecisionPlan, PrecisionRule, WeightType};
-pub use precision::{Biases, Integer, Precision, Scheme};
+pub use precision::{Biases, Exception, Integer, Precision, Scheme};
 pub use prompts::Prompt;
 pub use recipe::{RECIPE_SCHEMA, Recipe, RecipeDecoder, RecipeQuantize, RecipeVerify};
 pub use report::{

@@ -62,6 +62,9 @@ pub struct Quantization {
     pub scheme: Scheme,
     /// The types that stand for them, as they were used.
     pub precision: Precision,
+    /// The device whose rules they follow, if the target has devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// How ranges of activations were chosen: `min-max`, `mse`, `percentile:P`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranges: Option<String>,

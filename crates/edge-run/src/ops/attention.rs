@@ -114,8 +114,7 @@ mod tests {
 
     #[test]
     fn a_mask_selects_the_value() {
-        let attention =
-            Attention { scale: None, k_transposed: false, heads_last: true, scores: None, shown: None };
+        let attention = Attention { scale: None, k_transposed: false, heads_last: true, scores: None, shown: None };
         let ones = (vec![1, 2, 2, 1], vec![1.0; 4]);
         let v = (vec![1, 2, 2, 1], vec![1.0, 2.0, 3.0, 4.0]);
         let mask = (vec![1, 1, 2, 2], vec![0.0, f32::NEG_INFINITY, 0.0, 0.0]);

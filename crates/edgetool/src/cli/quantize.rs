@@ -65,6 +65,9 @@ pub(crate) struct Quantize {
     /// several times
     #[arg(long, value_name = "VERSION")]
     pub(crate) encodings: Vec<Version>,
+    /// Make files that stay as they are hard links to those of MODEL, not copies
+    #[arg(long)]
+    pub(crate) link: bool,
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,

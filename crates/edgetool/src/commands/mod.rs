@@ -3,6 +3,7 @@
 mod bundle;
 mod calibrate;
 mod convert;
+mod copies;
 mod diff;
 mod eval;
 mod evaluate;

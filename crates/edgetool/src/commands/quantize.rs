@@ -11,11 +11,11 @@ use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
 use edge_quant::{Encoded, Inputs, Quantized, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
-    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, REPORT_FILE, Scheme, Target,
-    sha256,
+    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, Scheme, Target, sha256,
 };
 
 use super::calibrate::{SharedInputs, lock};
+use super::copies::{self, directory};
 use super::model::Model;
 use super::plan;
 use super::repair::Plan;
@@ -35,6 +35,7 @@ struct Job<'a> {
     precision: Precision,
     rules: Vec<PrecisionRule>,
     settings: Settings,
+    device: Option<String>,
     method: Method,
     statistics: Option<Known>,
     plan: Plan,
@@ -70,7 +71,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     settings.rules.extend(rules.iter().cloned());
     let repairs = Plan::new(args, scheme)?;
     let inputs = repairs.inputs(manifest, &chosen);
-    let statistics = statistics(args, &model, scheme, &settings, &chosen, inputs.as_ref())?;
+    let statistics = statistics(args, &model, manifest, scheme, &settings, &chosen, inputs.as_ref())?;
     let job = Job {
         args,
         model: &model,
@@ -83,6 +84,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         precision,
         rules,
         settings,
+        device: target.default_device.clone(),
         chosen,
     };
     let staging = Staging::folder(&args.output, args.force)?;
@@ -92,7 +94,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         "quantized `{}` to `{}`: {scheme} for {}",
         args.model.display(),
         args.output.display(),
-        target.name
+        target.default_device.as_ref().map_or(target.name.clone(), |device| format!("{}/{device}", target.name))
     ));
     lines.into_iter().for_each(report::say);
     Ok(())
@@ -114,7 +116,8 @@ fn not_converted(path: &Path) -> anyhow::Error {
 /// The target that the folder was converted for, which the command line may not contradict.
 fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
     let again = |name: &str| format!("convert the checkpoint again, with `--target {name} --fold per-step`");
-    let wanted = args.target.as_deref().map(Target::find).transpose()?;
+    let wanted = args.target.as_deref().map(Target::find_for_device).transpose()?;
+    let wanted = wanted.map(|(target, device)| target.on(device));
     let name = wanted.as_ref().map_or("TARGET".to_owned(), |t| t.name.clone());
     let folder = args.model.display();
     if let Some(done) = &manifest.quantization {
@@ -131,7 +134,7 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
         }
         // The graphs are as they were lowered; the types may have changed since.
         Some(wanted) => Ok(wanted),
-        None => Ok(there.clone()),
+        None => Ok(there.clone().on(there.default_device.clone())),
     }
 }
 
@@ -158,6 +161,7 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
 fn statistics(
     args: &Quantize,
     model: &Model,
+    manifest: &Manifest,
     scheme: Scheme,
     settings: &Settings,
     chosen: &[String],
@@ -169,6 +173,12 @@ fn statistics(
         let hint =
             "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
         return Err(report::with_hint(text, hint));
+    }
+    if needed && manifest.fold.is_none() {
+        let folder = args.model.display();
+        let text =
+            format!("`{folder}` has no sampler folded in: {scheme} needs to know the steps that activations are of");
+        return Err(report::with_hint(text, "convert the checkpoint again, with `--fold per-step --steps 2`"));
     }
     if let Some(path) = args.statistics.as_ref().filter(|_| !needed) {
         report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
@@ -196,10 +206,32 @@ fn statistics(
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
+        let groups = || self.manifest.components.chunk_by(|a, b| directory(a) == directory(b));
+        let is_made = |parts: &[Component]| {
+            self.args.others == Others::Fp16 || parts.iter().any(|c| self.chosen.contains(&c.name))
+        };
+        let made: Vec<&str> = groups().filter(|parts| is_made(parts)).map(|parts| directory(&parts[0])).collect();
+        std::thread::scope(|scope| {
+            let copied = scope.spawn(|| copies::rest(&self.args.model, folder, &made, self.args.link));
+            let done = self.make(folder, groups(), &is_made);
+            copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(done)
+        })
+    }
+
+    /// Writes the graphs of the groups of components that are made anew, and the manifest.
+    fn make<'c>(
+        &self,
+        folder: &Path,
+        groups: impl Iterator<Item = &'c [Component]>,
+        is_made: &dyn Fn(&[Component]) -> bool,
+    ) -> Result<Vec<String>> {
         let mut components = Vec::new();
         let mut lines = Vec::new();
-        copy_rest(&self.args.model, folder, self.manifest)?;
-        for parts in self.manifest.components.chunk_by(|a, b| directory(a) == directory(b)) {
+        for parts in groups {
+            if !is_made(parts) {
+                components.extend_from_slice(parts);
+                continue;
+            }
             let mut shared = self.plan.weights(self.inputs.as_ref(), directory(&parts[0]));
             let mut done = Vec::new();
             for component in parts {
@@ -207,6 +239,7 @@ impl Job<'_> {
                 done.push(self.treat(&component.name, graph, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
             let names: Vec<&str> = parts.iter().map(|c| c.file.rsplit('/').next().unwrap_or(&c.file)).collect();
             let files: Vec<_> = names.iter().copied().zip(done.iter().map(|d| &d.graph)).collect();
             let options = WriteOptions { opset: self.manifest.opset, weights: WeightMode::Copy };
@@ -237,7 +270,9 @@ impl Job<'_> {
             let graph = if half { half_weights(&graph)? } else { graph };
             return Ok(Done { graph, encodings: Vec::new() });
         }
-        if let Some(Known { statistics, .. }) = &self.statistics {
+        if let Some(Known { statistics, .. }) = &self.statistics
+            && self.args.statistics.is_some()
+        {
             statistics.check_graph(name, &graph)?;
         }
         let range = |tensor: &str, dtype: DType| {
@@ -267,6 +302,7 @@ impl Job<'_> {
         Quantization {
             scheme: self.scheme,
             precision: self.precision.clone(),
+            device: self.device.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             rules: self.rules.clone(),
@@ -286,45 +322,4 @@ impl Job<'_> {
             )
         })
     }
-}
-
-/// The folder of a component's file.
-pub(super) fn directory(component: &Component) -> &str {
-    component.file.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// Copies everything but graphs and their weights, and makes the components' folders.
-fn copy_rest(from: &Path, to: &Path, manifest: &Manifest) -> Result<()> {
-    let folders: Vec<&str> = manifest.components.iter().map(directory).collect();
-    copy_folder(from, to, &|path: &Path| {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let is_graph = path.extension().is_some_and(|e| e == "onnx" || e == "onnx_data" || e == "safetensors");
-        // A report speaks of the float model.
-        let is_other = [MANIFEST_FILE, REPORT_FILE, "report.html"].iter().any(|name| path == Path::new(name));
-        !(is_other || is_graph && folders.iter().any(|f| parent == Path::new(f)))
-    })
-}
-
-/// Copies a folder's files of which `wanted` says yes, by their paths in it.
-fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
-    let mut left = vec![std::path::PathBuf::new()];
-    while let Some(inner) = left.pop() {
-        let read = || format!("cannot read `{}`", from.join(&inner).display());
-        fs::create_dir_all(to.join(&inner))
-            .with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
-        let mut entries = fs::read_dir(from.join(&inner)).with_context(read)?.collect::<Result<Vec<_>, _>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let path = inner.join(entry.file_name());
-            if entry.path().is_dir() {
-                left.push(path);
-            } else if wanted(&path) {
-                // The content alone: a read-only original must not make read-only copies.
-                let content = fs::read(entry.path()).with_context(read)?;
-                fs::write(to.join(&path), content)
-                    .with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use edge_quant::{Inputs, SharedWeights};
 use edge_spec::{Manifest, Scheme};
 
 use super::calibrate::SharedInputs;
-use super::quantize::directory;
+use super::copies::directory;
 use crate::cli::{self, Quantize};
 use crate::report;
 
