@@ -5,11 +5,15 @@
 
 Each row is converted for qnn with two steps folded, calibrated on 64 prompts, quantized, and draws the 200 evaluation
 prompts. Pictures are compared with those of the converted float model, prompt by prompt, with the same noise.
+
+The conditioning ratio says what is left of the text's influence: for two prompts and the same noise, the spread of the
+difference of the UNet's two answers in the first step, over that of the float model. Prompts are taken in all pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import tempfile
@@ -17,7 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import load_file
 
+CONDITIONED = 12  # prompts whose pairs give the conditioning ratio
 BEGIN, END = "<!-- table: tests/shapes/quantized.py -->", "<!-- end of table -->"
 ROWS = [
     ("fp16", "fp16", []),
@@ -61,13 +67,26 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
         images = [np.asarray(Image.open(p), np.float64) for p in sorted(pictures.glob("*.png"))]
         return found["prompt_accuracy"]["share"], images
 
+    def conditioned(model: Path) -> np.ndarray:
+        """The spread of the difference of the first step's results, for each pair of prompts."""
+        saved, results = folder / "tensors.safetensors", []
+        texts = (args.recipe / "prompts/evaluation.txt").read_text().splitlines()
+        for text in dict.fromkeys(t.split("\t")[0] for t in texts):
+            run("run", model, "--prompt", text, "--seed", "3", "--quiet", "-o", folder / "p.png", "--save-tensors", saved)
+            results.append(load_file(saved)["prev_sample"][0].astype(np.float64))
+            if len(results) == CONDITIONED:
+                break
+        return np.array([np.std(a - b) for a, b in itertools.combinations(results, 2)])
+
     floats, statistics = folder / "float", folder / "statistics"
     run("convert", args.recipe / "model", "-o", floats, "--fold", "per-step", "--steps", "2", "--target", "qnn")
     prompts = args.recipe / "prompts/calibration.txt"
     run("calibrate", floats, "--prompts", prompts, "--number", "64", "-o", statistics, "--quiet")
     accuracy, reference = evaluate(floats)
-    lines = ["| UNet | prompt accuracy | mean PSNR | least PSNR | UNet's files |", "|---|---|---|---|---|"]
-    lines.append(f"| float | {100 * accuracy:.1f} % | | | {kibibytes(floats):.0f} KiB |")
+    spread = conditioned(floats)
+    heads = ["UNet", "prompt accuracy", "mean PSNR", "least PSNR", "conditioning", "worst pair", "UNet's files"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines.append(f"| float | {100 * accuracy:.1f} % | | | | | {kibibytes(floats):.0f} KiB |")
     print(lines[-1], flush=True)
     for name, precision, options in ROWS:
         model = folder / name.replace(",", "").replace(" ", "-")
@@ -75,7 +94,10 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
         run("quantize", floats, "--precision", precision, "-o", model, *known, *options)
         accuracy, images = evaluate(model)
         psnr = [decibels(a, b) for a, b in zip(images, reference)]
-        cells = f"{100 * accuracy:.1f} % | {np.mean(psnr):.1f} dB | {np.min(psnr):.1f} dB | {kibibytes(model):.0f} KiB"
+        ratios = conditioned(model) / spread
+        worst = ratios[np.argmax(np.abs(ratios - 1))]
+        cells = f"{100 * accuracy:.1f} % | {np.mean(psnr):.1f} dB | {np.min(psnr):.1f} dB"
+        cells += f" | {np.mean(ratios):.3f} | {worst:.3f} | {kibibytes(model):.0f} KiB"
         lines.append(f"| {name} | {cells} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)

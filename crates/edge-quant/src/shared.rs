@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 
 use edge_ir::{Data, Encoding, TensorType};
 
+use crate::inputs::Inputs;
+use crate::rounding::{Rounding, round};
 use crate::weights::{WeightScheme, encode};
 
 /// What is known of the weights of graphs that are quantized one after the other.
 #[derive(Debug, Default)]
-pub struct SharedWeights {
+pub struct SharedWeights<'a> {
     known: BTreeMap<String, Vec<Known>>,
+    rounding: Rounding,
+    /// What the inputs of the weights are, and the folder of their graphs.
+    inputs: Option<(&'a Inputs, &'a str)>,
 }
 
 #[derive(Debug)]
@@ -19,11 +24,25 @@ struct Known {
     /// Whether the scales are the best, and not raised for a bias.
     best: bool,
     encoding: Encoding,
+    integers: Data,
 }
 
-impl SharedWeights {
-    /// The encoding of a weight, and how many others its name has had in other graphs. `least` are the smallest scales
-    /// with which the biases of the channels fit into 32 bits.
+/// A weight in integers.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) encoding: Encoding,
+    pub(crate) integers: Data,
+    /// How many others its name has had before.
+    pub(crate) other: usize,
+}
+
+impl<'a> SharedWeights<'a> {
+    /// Weights of the graphs of one folder, which are rounded for these inputs.
+    pub fn rounded(rounding: Rounding, inputs: &'a Inputs, folder: &'a str) -> Self {
+        Self { known: BTreeMap::new(), rounding, inputs: Some((inputs, folder)) }
+    }
+
+    /// A weight in integers. `least` are the smallest scales with which the biases of the channels fit into 32 bits.
     pub(crate) fn encode(
         &mut self,
         name: &str,
@@ -31,25 +50,55 @@ impl SharedWeights {
         ty: &TensorType,
         scheme: WeightScheme,
         least: Option<&[f32]>,
-    ) -> Option<(Encoding, usize)> {
-        let known = self.known.entry(name.to_owned()).or_default();
-        let is_same = |k: &Known| k.scheme == scheme && k.data.is_same(data);
-        let best = known.iter().find(|k| k.best && is_same(k)).map(|k| k.encoding.clone());
+    ) -> Option<Found> {
+        let known = self.known.get(name).map_or(&[][..], Vec::as_slice);
+        let is_same = |k: &&Known| k.scheme == scheme && k.data.is_same(data);
+        let best = known.iter().filter(is_same).find(|k| k.best).map(|k| k.encoding.clone());
+        let mut made = None;
         let best = match best {
             Some(best) => best,
-            None => encode(data, ty, scheme)?,
+            None => made.insert(self.make(name, data, ty, scheme, encode(data, ty, scheme)?, self.rounding)?).0.clone(),
         };
         let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
-        let mut index = |encoding: &Encoding| {
-            let there = known.iter().position(|k| is_same(k) && k.encoding == *encoding);
-            there.unwrap_or_else(|| {
-                let is_best = *encoding == best;
-                known.push(Known { data: data.clone(), scheme, best: is_best, encoding: encoding.clone() });
-                known.len() - 1
-            })
+        let there = known.iter().position(|k| is_same(&k) && k.encoding == raised);
+        if let Some(other) = there {
+            return Some(Found { encoding: raised, integers: known[other].integers.clone(), other });
+        }
+        let is_best = raised == best;
+        let (encoding, integers) = match made.filter(|_| is_best) {
+            Some(made) => made,
+            // Scales are no longer free.
+            None if self.rounding == Rounding::SequentialMse => {
+                self.make(name, data, ty, scheme, raised, Rounding::Nearest)?
+            }
+            None => self.make(name, data, ty, scheme, raised, self.rounding)?,
         };
-        let at = index(&raised);
-        Some((raised, at))
+        let known = self.known.entry(name.to_owned()).or_default();
+        let new = Known { data: data.clone(), scheme, best: is_best, encoding: encoding.clone(), integers };
+        let integers = new.integers.clone();
+        known.push(new);
+        Some(Found { encoding, integers, other: known.len() - 1 })
+    }
+
+    /// Integers of a weight that has this encoding if it is rounded to the nearest.
+    fn make(
+        &self,
+        name: &str,
+        data: &Data,
+        ty: &TensorType,
+        scheme: WeightScheme,
+        encoding: Encoding,
+        rounding: Rounding,
+    ) -> Option<(Encoding, Data)> {
+        let outputs = *ty.shape.get(scheme.axis)?;
+        let parts = self.inputs.map_or(Vec::new(), |(inputs, folder)| inputs.parts(folder, name, outputs));
+        if rounding != Rounding::Nearest && !parts.is_empty() {
+            if let Some(rounded) = round(data, ty, scheme, &encoding, &parts, rounding) {
+                return Some(rounded);
+            }
+        }
+        let integers = data.quantize(&ty.shape, encoding.clone())?;
+        Some((encoding, integers))
     }
 }
 
@@ -71,8 +120,10 @@ mod tests {
         let scheme = WeightScheme { dtype: DType::Int8, axis: 0, block: None };
         let data = Data::f32s(&[1.0, -127.0]);
         let ty = TensorType::new(DType::Float32, [2, 1]);
-        let mut encode =
-            |data: &Data, least: Option<&[f32]>| shared.encode("w", data, &ty, scheme, least).expect("finite");
+        let mut encode = |data: &Data, least: Option<&[f32]>| {
+            let found = shared.encode("w", data, &ty, scheme, least).expect("finite");
+            (found.encoding, found.other)
+        };
         let (first, at) = encode(&data, None);
         assert_eq!((encode(&data, Some(&[0.0, 0.0])), at), ((first.clone(), 0), 0));
         let (raised, at) = encode(&data, Some(&[0.5, 0.0]));

@@ -13,7 +13,7 @@ pub use file::MappedFile;
 
 use crate::{DType, Error};
 use quantize::Coder;
-use transform::{Blocks, Matrix};
+use transform::{Blocks, Gains, Matrix};
 
 /// Bytes read, cast and written at a time: a multiple of every element size.
 const CHUNK: usize = 1 << 20;
@@ -30,6 +30,8 @@ enum Source {
     Blocks { inner: Arc<Data>, blocks: Blocks },
     Transposed { inner: Arc<Data>, matrix: Matrix },
     Scaled { inner: Arc<Data>, factor: f32 },
+    Gained { inner: Arc<Data>, gains: Gains },
+    Computed { of: Arc<Data>, bytes: Bytes },
     Quantized { inner: Arc<Data>, coder: Arc<Coder> },
     Dequantized { inner: Arc<Data>, coder: Arc<Coder> },
 }
@@ -48,6 +50,12 @@ impl Data {
     /// Bytes of these numbers.
     pub fn i64s(numbers: &[i64]) -> Self {
         Self::owned(numbers.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+    }
+
+    /// Bytes that were computed from this view, and lie in memory. They are a weight where the view is one.
+    #[must_use]
+    pub fn computed(&self, bytes: impl Into<Bytes>) -> Self {
+        Self(Source::Computed { of: Arc::new(self.clone()), bytes: bytes.into() })
     }
 
     /// `len` bytes from `offset` on of a mapped file; `None` if the file is shorter than that.
@@ -72,7 +80,8 @@ impl Data {
             Source::Mapped { len, .. } => *len,
             Source::Cast { inner, from, to } => to.bytes(inner.len() / from.bytes(1)),
             Source::Blocks { blocks, .. } => blocks.len * blocks.count,
-            Source::Transposed { inner, .. } | Source::Scaled { inner, .. } => inner.len(),
+            Source::Transposed { inner, .. } | Source::Scaled { inner, .. } | Source::Gained { inner, .. } => inner.len(),
+            Source::Computed { bytes, .. } => bytes.len() as u64,
             Source::Quantized { coder, .. } => coder.packed_len(),
             Source::Dequantized { coder, .. } => DType::Float32.bytes(coder.elements()),
         }
@@ -86,7 +95,7 @@ impl Data {
     /// All bytes; borrowed unless they have to be computed.
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.0 {
-            Source::Owned(bytes) => Cow::Borrowed(bytes),
+            Source::Owned(bytes) | Source::Computed { bytes, .. } => Cow::Borrowed(bytes),
             Source::Mapped { file, offset, len } => Cow::Borrowed(file.slice(*offset, *len)),
             _ => {
                 let mut out = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
@@ -133,6 +142,8 @@ impl Data {
             (Source::Scaled { inner: a, factor }, Source::Scaled { inner: b, factor: f }) => {
                 factor.to_bits() == f.to_bits() && a.is_same(b)
             }
+            (Source::Gained { inner: a, gains }, Source::Gained { inner: b, gains: g }) => gains == g && a.is_same(b),
+            (Source::Computed { of: a, bytes }, Source::Computed { of: b, bytes: c }) => a.is_same(b) && bytes == c,
             (Source::Quantized { inner: a, coder }, Source::Quantized { inner: b, coder: c })
             | (Source::Dequantized { inner: a, coder }, Source::Dequantized { inner: b, coder: c }) => {
                 coder == c && a.is_same(b)
@@ -158,6 +169,8 @@ impl Data {
             | Source::Blocks { inner, .. }
             | Source::Transposed { inner, .. }
             | Source::Scaled { inner, .. }
+            | Source::Gained { inner, .. }
+            | Source::Computed { of: inner, .. }
             | Source::Quantized { inner, .. }
             | Source::Dequantized { inner, .. } => inner.is_streamed(),
         }
@@ -177,7 +190,7 @@ impl Data {
         sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match &self.0 {
-            Source::Owned(bytes) => {
+            Source::Owned(bytes) | Source::Computed { bytes, .. } => {
                 let range = transform::range(start, len);
                 bytes.get(range).unwrap_or_default().chunks(CHUNK).try_for_each(sink)
             }
@@ -199,6 +212,7 @@ impl Data {
                     numbers.iter().flat_map(|b| (f32::from_le_bytes(*b) * factor).to_le_bytes()).collect();
                 sink(&scaled)
             }),
+            Source::Gained { inner, gains } => gains.stream(inner, start, len, sink),
             Source::Quantized { inner, coder } => coder.quantize(inner, start, len, sink),
             Source::Dequantized { inner, coder } => coder.dequantize(inner, start, len, sink),
         }

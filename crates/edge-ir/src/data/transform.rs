@@ -23,6 +23,14 @@ pub(super) struct Matrix {
     pub(super) size: usize,
 }
 
+/// A factor for each index of one axis.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Gains {
+    pub(super) factors: Arc<[f32]>,
+    /// Elements that have an index in a row.
+    pub(super) inner: usize,
+}
+
 impl Data {
     /// The indices `range` along `axis` of a tensor of this shape, whose elements have `size` bytes; `None` if they are
     /// out of the tensor. A range of the first axis of a file's tensor is a range of the file.
@@ -66,6 +74,15 @@ impl Data {
     pub fn scale(&self, factor: f32) -> Self {
         Self(Source::Scaled { inner: Arc::new(self.clone()), factor })
     }
+
+    /// Every `float32` number of a tensor of this shape times the factor of its index along `axis`; `None` if there are
+    /// not as many factors, or numbers.
+    pub fn scale_along(&self, shape: &[usize], axis: usize, factors: &[f32]) -> Option<Self> {
+        let elements = shape.iter().try_fold(4_u64, |product, d| product.checked_mul(*d as u64))?;
+        let fits = *shape.get(axis)? == factors.len() && elements == self.len() && elements > 0;
+        let gains = Gains { factors: factors.into(), inner: shape[axis + 1..].iter().product() };
+        fits.then(|| Self(Source::Gained { inner: Arc::new(self.clone()), gains }))
+    }
 }
 
 impl Blocks {
@@ -84,6 +101,26 @@ impl Blocks {
             at += part;
         }
         Ok(())
+    }
+}
+
+impl Gains {
+    pub(super) fn stream(
+        &self,
+        inner: &Data,
+        start: u64,
+        len: u64,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut at = range(start / 4, 0).start;
+        inner.stream_range(start, len, &mut |chunk| {
+            let (numbers, _) = chunk.as_chunks::<4>();
+            let factor = |at: usize| self.factors[at / self.inner % self.factors.len()];
+            let scaled = numbers.iter().enumerate().map(|(k, b)| f32::from_le_bytes(*b) * factor(at + k));
+            let scaled: Vec<u8> = scaled.flat_map(f32::to_le_bytes).collect();
+            at += numbers.len();
+            sink(&scaled)
+        })
     }
 }
 
@@ -135,6 +172,11 @@ mod tests {
         assert_eq!(numbers(&columns.slice(&[2, 2], 1, 1..2, 4).expect("a column")), [2.0, 5.0]);
         assert_eq!(numbers(&data.transpose(2, 3, 4).expect("a matrix")), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         assert_eq!(numbers(&columns.transpose(2, 2, 4).expect("a matrix").scale(2.0)), [2.0, 8.0, 4.0, 10.0]);
+        let gained = data.scale_along(&[2, 3], 1, &[1.0, 10.0, 100.0]).expect("a matrix");
+        assert_eq!(numbers(&gained), [0.0, 10.0, 200.0, 3.0, 40.0, 500.0]);
+        assert_eq!(numbers(&gained.slice(&[2, 3], 1, 1..3, 4).expect("columns")), [10.0, 200.0, 40.0, 500.0]);
+        assert_eq!(numbers(&data.scale_along(&[2, 3], 0, &[1.0, 2.0]).expect("a matrix"))[3..], [6.0, 8.0, 10.0]);
+        assert!(data.scale_along(&[2, 3], 1, &[1.0; 2]).is_none());
         assert!(data.slice(&[2, 3], 1, 1..4, 4).is_none());
         assert!(data.transpose(2, 2, 4).is_none());
     }

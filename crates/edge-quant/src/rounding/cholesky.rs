@@ -1,43 +1,48 @@
-//! The factor by which GPTQ spreads errors.
+//! The factor by which GPTQ makes up for errors.
 
 use rayon::prelude::*;
 
-/// For a symmetric positive matrix `a` of `n` rows: the upper triangular `u` with `u^T u = a^-1`, row by row; `None` if
-/// `a` is not positive.
-///
-/// With rows and columns in reverse order, `a = l l^T` gives `a^-1 = l^-T l^-1`, and `l^-1` in reverse order again is
-/// upper triangular: no inverse of `a` is formed.
-pub(super) fn inverse_factor(a: impl Fn(usize, usize) -> f64, n: usize) -> Option<Vec<f64>> {
-    let mut l: Vec<Vec<f64>> = (0..n).map(|i| (0..=i).map(|j| a(n - 1 - i, n - 1 - j)).collect()).collect();
-    for j in 0..n {
-        let (above, below) = l.split_at_mut(j);
-        let (pivot, below) = below.split_first_mut()?;
-        debug_assert_eq!(above.len(), j);
-        let square = pivot[j] - dot(&pivot[..j], &pivot[..j]);
-        if square.is_nan() || square <= 0.0 {
-            return None;
+/// Columns that are worked off together.
+const PANEL: usize = 64;
+
+/// For a symmetric positive matrix `a` of `n` rows: the upper triangular `r` with `r^T r = a`, row by row; `None` if `a`
+/// is not positive.
+pub(super) fn factor(a: impl Fn(usize, usize) -> f64 + Sync, n: usize) -> Option<Vec<f64>> {
+    // The rows of `r^T`, to their diagonals.
+    let mut rows: Vec<Vec<f64>> = (0..n).into_par_iter().map(|i| (0..=i).map(|j| a(i, j)).collect()).collect();
+    for start in (0..n).step_by(PANEL) {
+        let end = n.min(start + PANEL);
+        for j in start..end {
+            let (above, rest) = rows.split_at_mut(j);
+            let row = rest.first_mut()?;
+            solve(row, &above[start..], start, j);
+            let square = row[j] - dot(&row[start..j], &row[start..j]);
+            if square.is_nan() || square <= 0.0 {
+                return None;
+            }
+            row[j] = square.sqrt();
         }
-        pivot[j] = square.sqrt();
-        let pivot = &*pivot;
-        below.par_iter_mut().for_each(|row| row[j] = (row[j] - dot(&row[..j], &pivot[..j])) / pivot[j]);
+        let (done, below) = rows.split_at_mut(end);
+        let panel = &done[start..];
+        below.par_iter_mut().for_each(|row| solve(row, panel, start, end));
+        let parts: Vec<Vec<f64>> = below.iter().map(|row| row[start..end].to_vec()).collect();
+        below.par_iter_mut().enumerate().for_each(|(index, row)| {
+            let own = &parts[index];
+            row[end..].iter_mut().zip(&parts).for_each(|(sum, other)| *sum -= dot(own, other));
+        });
     }
-    // Column j of the inverse of l, from its diagonal on.
-    let column = |j: usize| {
-        let mut x: Vec<f64> = Vec::with_capacity(n - j);
-        for (i, row) in l.iter().enumerate().skip(j) {
-            let known = if i == j { 1.0 } else { 0.0 };
-            x.push((known - dot(&row[j..i], &x)) / row[i]);
-        }
-        x
-    };
-    let columns: Vec<Vec<f64>> = (0..n).into_par_iter().map(column).collect();
-    let mut u = vec![0.0; n * n];
-    for (j, column) in columns.iter().enumerate() {
-        for (offset, value) in column.iter().enumerate() {
-            u[(n - 1 - j - offset) * n + (n - 1 - j)] = *value;
-        }
+    let mut upper = vec![0.0; n * n];
+    upper.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, line)| {
+        line[i..].iter_mut().zip(&rows[i..]).for_each(|(out, row)| *out = row[i]);
+    });
+    Some(upper)
+}
+
+/// Finds the elements `start..end` of a row, from those rows that have their diagonals there.
+fn solve(row: &mut [f64], panel: &[Vec<f64>], start: usize, end: usize) {
+    for (j, other) in (start..end).zip(panel) {
+        row[j] = (row[j] - dot(&row[start..j], &other[start..j])) / other[j];
     }
-    Some(u)
 }
 
 /// The sum of products, in an order that depends on the length alone.
@@ -58,24 +63,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_factor_squares_to_the_inverse() {
-        const N: usize = 21;
+    fn the_factor_squares_to_the_matrix() {
+        const N: usize = 150;
         let at = |i: usize, j: usize| {
             let d = i.abs_diff(j);
             if d == 0 { 3.0 } else { 1.0 / f64::from(u32::try_from(d * d + 1).unwrap()) }
         };
-        let u = inverse_factor(at, N).unwrap();
-        assert!((0..N).all(|i| (0..i).all(|j| u[i * N + j] == 0.0)));
-        // a (u^T u) must be the identity.
+        let r = factor(at, N).unwrap();
+        assert!((0..N).all(|i| (0..i).all(|j| r[i * N + j] == 0.0)));
         for i in 0..N {
             for j in 0..N {
-                let square = |k: usize| (0..N).map(|m| u[m * N + k] * u[m * N + j]).sum::<f64>();
-                let found: f64 = (0..N).map(|k| at(i, k) * square(k)).sum();
-                let expected = if i == j { 1.0 } else { 0.0 };
-                assert!((found - expected).abs() < 1e-12, "{i} {j}: {found}");
+                let found: f64 = (0..N).map(|k| r[k * N + i] * r[k * N + j]).sum();
+                assert!((found - at(i, j)).abs() < 1e-12, "{i} {j}: {found}");
             }
         }
-        assert_eq!(inverse_factor(|_, _| 1.0, 2), None);
-        assert_eq!(inverse_factor(|_, _| f64::NAN, 2), None);
+        assert_eq!(factor(|_, _| 1.0, 2), None);
+        assert_eq!(factor(|_, _| f64::NAN, 2), None);
     }
 }

@@ -1,17 +1,23 @@
 //! GPTQ (Frantar et al., arXiv 2210.17323): weights are rounded column by column, and what rounding one column does to
 //! the layer's output is made up for by the columns that are not rounded yet.
+//!
+//! With `X^T X = R^T R` for an upper triangular `R`, the square error of the output is that of `R e`, where `e` are the
+//! weights' errors. From the last row of `R` on, each row has one weight that is not rounded yet, which is chosen to make
+//! the row's product least: Babai's nearest plane, which is the same method (Chen et al., arXiv 2507.18553) without an
+//! inverse.
 
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use rayon::prelude::*;
 
-use super::cholesky::inverse_factor;
+use super::cholesky::factor;
 use super::{Gram, Integers, Scales};
 
 /// What is added to the diagonal of `X^T X`, as a share of its mean: without it, inputs that go together make weights
 /// grow.
 const DAMPING: f64 = 0.01;
 
-/// Columns whose errors are handed on together.
-const BLOCK: usize = 64;
+/// Outputs that are rounded together, in the lanes of vectors.
+const LANES: usize = 16;
 
 /// Rounds a matrix of weights, each row the weights of one output, for inputs with these products. Columns are rounded in
 /// the order of their inputs' power, the strongest first. Inputs that are always zero have weight zero.
@@ -23,45 +29,72 @@ pub fn gptq(weights: &[f32], scales: &Scales, gram: &Gram, integers: Integers) -
     if !fits || (0..n).any(|i| !gram.at(i, i).is_finite()) {
         return None;
     }
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|a, b| gram.at(*b, *b).total_cmp(&gram.at(*a, *a)).then(a.cmp(b)));
-    let alive = order.iter().take_while(|i| gram.at(**i, **i) > 0.0).count();
-    order.truncate(alive);
+    let mut order: Vec<usize> = (0..n).filter(|i| gram.at(*i, *i) > 0.0).collect();
+    order.sort_by(|a, b| gram.at(*a, *a).total_cmp(&gram.at(*b, *b)).then(b.cmp(a)));
     #[expect(clippy::cast_precision_loss, reason = "a mean needs no last digit")]
-    let damping = DAMPING * order.iter().map(|i| gram.at(*i, *i)).sum::<f64>() / alive.max(1) as f64;
+    let damping = DAMPING * order.iter().map(|i| gram.at(*i, *i)).sum::<f64>() / order.len().max(1) as f64;
     let damped = |i: usize, j: usize| gram.at(order[i], order[j]) + if i == j { damping } else { 0.0 };
-    let factor = inverse_factor(damped, alive)?;
+    let factor = factor(damped, order.len())?;
     let mut rounded = vec![0; weights.len()];
-    rounded.par_chunks_mut(n).zip(weights.par_chunks(n)).enumerate().for_each(|(row, (rounded, weights))| {
-        let mut left: Vec<f64> = order.iter().map(|column| f64::from(weights[*column])).collect();
-        let scale = |at: usize| scales.at(row, order[at]);
-        for start in (0..alive).step_by(BLOCK) {
-            let end = alive.min(start + BLOCK);
-            let mut errors = [0.0; BLOCK];
-            for at in start..end {
-                #[expect(clippy::cast_possible_truncation, reason = "weights are float32 numbers")]
-                let integer = integers.round(left[at] as f32, scale(at));
-                rounded[order[at]] = integer;
-                let line = &factor[at * alive..][..alive];
-                let error = (left[at] - f64::from(integer) * f64::from(scale(at))) / line[at];
-                errors[at - start] = error;
-                spread(&mut left[at + 1..end], error, &line[at + 1..end]);
-            }
-            for at in start..end {
-                spread(&mut left[end..], errors[at - start], &factor[at * alive + end..][..alive - end]);
-            }
-        }
+    let level = Level::new();
+    let groups = rounded.par_chunks_mut(LANES * n).zip(weights.par_chunks(LANES * n)).enumerate();
+    groups.for_each(|(index, (rounded, weights))| {
+        let group = Group { weights, scales, first: index * LANES, order: &order, factor: &factor, integers };
+        dispatch!(level, simd => group.round(simd, rounded));
     });
     Some(rounded)
 }
 
-fn spread(left: &mut [f64], error: f64, line: &[f64]) {
-    left.iter_mut().zip(line).for_each(|(w, u)| *w -= error * u);
+/// Some outputs.
+struct Group<'a> {
+    weights: &'a [f32],
+    scales: &'a Scales,
+    /// The number of the first among all.
+    first: usize,
+    /// The columns, the last to be rounded first.
+    order: &'a [usize],
+    factor: &'a [f64],
+    integers: Integers,
+}
+
+impl Group<'_> {
+    #[inline(always)]
+    fn round<S: Simd>(&self, simd: S, rounded: &mut [i8]) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let (columns, alive) = (self.scales.columns, self.order.len());
+                let mut errors = vec![[0.0; LANES]; alive];
+                for (at, column) in self.order.iter().enumerate().rev() {
+                    let line = &self.factor[at * alive..][..alive];
+                    let owed = owed(&line[at + 1..], &errors[at + 1..]);
+                    for (lane, rounded) in rounded.chunks_mut(columns).enumerate() {
+                        let scale = self.scales.at(self.first + lane, *column);
+                        let weight = f64::from(self.weights[lane * columns + column]);
+                        #[expect(clippy::cast_possible_truncation, reason = "weights are float32 numbers")]
+                        let integer = self.integers.round((weight + owed[lane] / line[at]) as f32, scale);
+                        rounded[*column] = integer;
+                        errors[at][lane] = weight - f64::from(integer) * f64::from(scale);
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// What the errors so far amount to in one row.
+#[inline(always)]
+fn owed(line: &[f64], errors: &[[f64; LANES]]) -> [f64; LANES] {
+    let mut sums = [0.0; LANES];
+    for (factor, errors) in line.iter().zip(errors) {
+        sums.iter_mut().zip(errors).for_each(|(sum, error)| *sum += factor * error);
+    }
+    sums
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{nearest, sequential_mse};
+    use super::super::{Part, nearest, sequential_mse};
     use super::*;
 
     const INPUTS: usize = 80;
@@ -165,7 +198,8 @@ mod tests {
             let plain = error(&scales, &nearest(&weights, &scales, INT4));
             let spread = error(&scales, &gptq(&weights, &scales, &gram, INT4).unwrap());
             assert!(spread < 0.5 * plain, "block {block}: {spread}, nearest {plain}");
-            let chosen = sequential_mse(&weights, block, &gram, INT4);
+            let whole = [Part { outputs: 0..OUTPUTS, columns: 0..INPUTS, gram: &gram }];
+            let chosen = sequential_mse(&weights, INPUTS, block, &whole, INT4);
             let clipped = error(&chosen, &nearest(&weights, &chosen, INT4));
             assert!(clipped < 0.9 * plain, "block {block}: {clipped}, nearest {plain}");
         }

@@ -1,8 +1,12 @@
 //! Scales of symmetric integers, and rounding to the nearest of them.
 
+use std::ops::Range;
+
+use edge_ir::DType;
+use edge_ir::encoding::limits;
 use rayon::prelude::*;
 
-use super::Gram;
+use super::Part;
 
 /// The integers to round to. Zero is one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +18,12 @@ pub struct Integers {
 }
 
 impl Integers {
+    /// Those of a type; `None` if it is not signed, or has more than 8 bits.
+    pub fn of(dtype: DType) -> Option<Self> {
+        let (least, greatest) = limits(dtype).filter(|(low, _)| *low < 0)?;
+        Some(Self { least: least.try_into().ok()?, greatest: greatest.try_into().ok()? })
+    }
+
     /// The integer that stands for a number, ties to even.
     pub(super) fn round(self, number: f32, scale: f32) -> i8 {
         if scale <= 0.0 {
@@ -50,6 +60,14 @@ impl Scales {
     pub fn at(&self, row: usize, column: usize) -> f32 {
         self.values[row * self.columns.div_ceil(self.block) + column / self.block]
     }
+
+    /// The scales of a part of the matrix.
+    pub(super) fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        let whole = self.block >= self.columns;
+        let (block, step) = if whole { (columns.len().max(1), columns.len().max(1)) } else { (1, 1) };
+        let row = |row: usize| columns.clone().step_by(step).map(move |column| self.at(row, column));
+        Self { columns: columns.len(), block, values: rows.flat_map(row).collect() }
+    }
 }
 
 /// Rounds each weight to the nearest integer.
@@ -63,35 +81,38 @@ pub fn nearest(weights: &[f32], scales: &Scales, integers: Integers) -> Vec<i8> 
 const CANDIDATES: u8 = 32;
 
 /// Chooses scales, block after block of each row, by the error of what the layer gives when weights are rounded to the
-/// nearest integer. Blocks that were chosen before take part with their error.
+/// nearest integer. Blocks that were chosen before take part with their error. Inputs of which no part speaks do not
+/// count.
 ///
 /// # Panics
-/// If the matrix has not as many columns as `gram`.
-pub fn sequential_mse(weights: &[f32], block: usize, gram: &Gram, integers: Integers) -> Scales {
-    let columns = gram.size();
+/// If a part has columns that the matrix has not.
+pub fn sequential_mse(weights: &[f32], columns: usize, block: usize, parts: &[Part<'_>], integers: Integers) -> Scales {
     let mut scales = Scales::of_extremes(weights, columns, block, integers);
     let per_row = columns.div_ceil(block);
-    scales.values.par_chunks_mut(per_row).zip(weights.par_chunks(columns)).for_each(|(scales, weights)| {
+    scales.values.par_chunks_mut(per_row).zip(weights.par_chunks(columns)).enumerate().for_each(|(row, (own, weights))| {
+        let parts: Vec<&Part<'_>> = parts.iter().filter(|part| part.outputs.contains(&row)).collect();
         let mut errors = vec![0.0; columns];
-        for (index, scale) in scales.iter_mut().enumerate() {
+        for (index, scale) in own.iter_mut().enumerate() {
             let range = index * block..columns.min((index + 1) * block);
-            let mut best = (f64::INFINITY, *scale);
-            for share in (CANDIDATES / 3..=CANDIDATES).rev() {
-                let candidate = *scale * (f32::from(share) / f32::from(CANDIDATES));
+            // Errors of other parts are as they are.
+            let parts = parts.iter().filter(|p| p.columns.start < range.end && range.start < p.columns.end);
+            let mut try_out = |candidate: f32| {
                 for column in range.clone() {
                     let rounded = f32::from(integers.round(weights[column], candidate)) * candidate;
                     errors[column] = f64::from(weights[column]) - f64::from(rounded);
                 }
-                let error = gram.error(&errors);
+                parts.clone().map(|part| part.gram.error(&errors[part.columns.clone()])).sum::<f64>()
+            };
+            let mut best = (f64::INFINITY, *scale);
+            for share in (CANDIDATES / 3..=CANDIDATES).rev() {
+                let candidate = *scale * (f32::from(share) / f32::from(CANDIDATES));
+                let error = try_out(candidate);
                 if error < best.0 {
                     best = (error, candidate);
                 }
             }
             *scale = best.1;
-            for column in range {
-                let rounded = f32::from(integers.round(weights[column], *scale)) * *scale;
-                errors[column] = f64::from(weights[column]) - f64::from(rounded);
-            }
+            try_out(*scale);
         }
     });
     scales

@@ -29,6 +29,9 @@ pub(crate) struct Quantize {
     /// Bits of weights and activations: w8a16, w8a8, w4a16, w8 or fp16 [default: the first of the target]
     #[arg(long, value_name = "SCHEME")]
     pub(crate) precision: Option<Scheme>,
+    /// What single layers have instead: a precision plan, as `sensitivity` writes them
+    #[arg(long, value_name = "FILE", conflicts_with = "precision")]
+    pub(crate) plan: Option<PathBuf>,
     /// Quantize this network; can be given several times [default: the UNets]
     #[arg(long, value_name = "COMPONENT")]
     pub(crate) component: Vec<String>,
@@ -39,7 +42,7 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
     /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts
-    #[arg(short, long, value_name = "FILE", conflicts_with = "statistics")]
+    #[arg(short, long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Draw the first prompts only
     #[arg(short, long, value_name = "N", requires = "calibration")]
@@ -47,16 +50,24 @@ pub(crate) struct Quantize {
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
     #[arg(long, value_name = "METHOD")]
     pub(crate) ranges: Option<Method>,
-    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times
+    /// How weights become integers; all but nearest need --calibration [default: gptq where it can be, else nearest]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub(crate) rounding: Option<Rounding>,
+    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times, and
+    /// counts after the rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) fine: Vec<String>,
-    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times
+    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times, and counts after the
+    /// rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) wide: Vec<String>,
     /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
     /// several times
     #[arg(long, value_name = "VERSION")]
     pub(crate) encodings: Vec<Version>,
+    /// Make files that stay as they are hard links to those of MODEL, not copies
+    #[arg(long)]
+    pub(crate) link: bool,
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,
@@ -66,6 +77,17 @@ const QUANTIZE_EXAMPLES: &str = "Examples:
   edgetool quantize edgefusion-qnn --precision w8 -o edgefusion-w8
   edgetool quantize edgefusion-qnn --calibration \\
       recipes/shapes/prompts/calibration.txt --number 4 -o edgefusion-w8a16";
+
+/// How weights become integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rounding {
+    /// Each to the nearest
+    Nearest,
+    /// Each to the nearest, with the scale that suits the layers' inputs best
+    SequentialMse,
+    /// Each so that it makes up for the errors of those before it
+    Gptq,
+}
 
 /// What becomes of networks that are not quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

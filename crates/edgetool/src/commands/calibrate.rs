@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use edge_import::Options;
-use edge_ir::{Checked, Graph, ValueId};
+use edge_ir::{Checked, Executor, Graph, ValueId};
+use edge_quant::Inputs;
 use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session};
+use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::Prompt;
 
 use super::model::Model;
@@ -54,16 +55,22 @@ fn observe(args: &Calibrate) -> Result<Statistics> {
     let prompts = prompts(list.unwrap_or(Path::new("")), args)?;
     let model = Model::open(path, args.config.as_deref(), Options::default()).with_context(cannot)?;
     check_components(args, path, &model)?;
-    draw(args, path, &model, &prompts).with_context(cannot)
+    draw(args, path, &model, &prompts, true, None).with_context(cannot)
 }
 
-/// What the tensors of some components of an opened model take while it draws the prompts of a file.
+/// What layers read, while somebody may be looking.
+pub(super) type SharedInputs = Arc<Mutex<Inputs>>;
+
+/// What the tensors of some components of an opened model take while it draws the prompts of a file. `inputs` looks on;
+/// the statistics are empty if `ranges` are not wanted.
 pub(super) fn see(
     path: &Path,
     model: &Model,
     prompts: &Path,
     number: Option<NonZero<usize>>,
     components: &[String],
+    ranges: bool,
+    inputs: Option<&SharedInputs>,
 ) -> Result<Statistics> {
     let args = Calibrate {
         model: Some(path.to_owned()),
@@ -80,7 +87,7 @@ pub(super) fn see(
         threads: None,
         quiet: false,
     };
-    draw(&args, path, model, &self::prompts(prompts, &args)?)
+    draw(&args, path, model, &self::prompts(prompts, &args)?, ranges, inputs)
 }
 
 /// The prompts of all parts.
@@ -106,7 +113,14 @@ fn check_components(args: &Calibrate, path: &Path, model: &Model) -> Result<()> 
     Err(report::with_hint(text, format!("it has {}", known.join(", "))))
 }
 
-fn draw(args: &Calibrate, path: &Path, model: &Model, prompts: &[String]) -> Result<Statistics> {
+fn draw(
+    args: &Calibrate,
+    path: &Path,
+    model: &Model,
+    prompts: &[String],
+    ranges: bool,
+    inputs: Option<&SharedInputs>,
+) -> Result<Statistics> {
     let sampling = Sampling::new(&args.sampling, path, model)?;
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
     let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = sampling.guidance;
@@ -130,28 +144,38 @@ fn draw(args: &Calibrate, path: &Path, model: &Model, prompts: &[String]) -> Res
     let bar = report::progress_bar(args.quiet);
     let graphs = model.graphs();
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
-    let load = |name: &str| {
+    let load = |name: &str| -> Result<Box<dyn Executor>, _> {
         let graph = graphs(name)?;
         if !args.component.is_empty() && !args.component.iter().any(|component| component == name) {
-            return Session::load(&graph);
+            return Ok(Box::new(Session::load(&graph)?));
         }
-        let recorder = Recorder { component: name.to_owned(), statistics: Arc::clone(&statistics) };
-        let observer: Arc<dyn Observer> = Arc::new(recorder);
-        Session::load_observed(&graph, &observer)
+        let observer: Arc<dyn Observer> = Arc::new(Recorder {
+            component: name.to_owned(),
+            statistics: ranges.then(|| Arc::clone(&statistics)),
+            ranged: Mutex::default(),
+            inputs: inputs.cloned(),
+        });
+        Ok(Box::new(Session::load_observed(&graph, &observer)?))
     };
     let mut cut = 0;
+    let decoder = sampling.decoder.component;
+    let decodes = args.component.is_empty() || args.component.iter().any(|component| component == decoder);
     for group in requests.chunks(GROUP) {
-        sampler.draw_on(&load, group, &mut |what| bar.set_message(what.to_owned()), &mut |_, _, trace| {
-            cut += usize::from(trace.truncated);
-        })?;
+        let mut progress = |what: &str| bar.set_message(what.to_owned());
+        if decodes {
+            let mut done = |_, _, trace: Trace| cut += usize::from(trace.truncated);
+            sampler.draw_on(&load, group, &mut progress, &mut done)?;
+        } else {
+            let traces = sampler.denoise_on(&load, group, &mut progress)?;
+            cut += traces.iter().filter(|trace| trace.truncated).count();
+        }
     }
     bar.finish_and_clear();
     if cut > 0 {
         let of = requests.len();
         report::warn(format!("{cut} of {of} prompts are longer than the text encoder takes: their ends were left out"));
     }
-    let seen = statistics.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(seen.clone())
+    Ok(lock(&statistics).clone())
 }
 
 /// What was seen, and of other components what another file says.
@@ -165,22 +189,49 @@ fn onto(args: &Calibrate, seen: Statistics) -> Result<Statistics> {
 /// Takes down what a component shows.
 struct Recorder {
     component: String,
-    statistics: Arc<Mutex<Statistics>>,
+    statistics: Option<Arc<Mutex<Statistics>>>,
+    /// The tensors of which statistics are kept.
+    ranged: Mutex<BTreeSet<String>>,
+    inputs: Option<SharedInputs>,
 }
 
 impl Observer for Recorder {
     fn wanted(&self, graph: &Checked<Graph>) -> Result<Vec<ValueId>, Failure> {
-        let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-        if !statistics.graphs.contains_key(&self.component) {
-            statistics.add_graph(&self.component, graph)?;
+        let mut wanted = BTreeSet::new();
+        if let Some(statistics) = &self.statistics {
+            let mut statistics = lock(statistics);
+            if !statistics.graphs.contains_key(&self.component) {
+                statistics.add_graph(&self.component, graph)?;
+            }
+            wanted.extend(taps(graph).observed);
+            *lock(&self.ranged) = wanted.iter().map(|id| graph.value(*id).name.clone()).collect();
         }
-        Ok(taps(graph).observed)
+        if let Some(inputs) = &self.inputs {
+            wanted.extend(lock(inputs).wanted(&self.component, graph));
+        }
+        Ok(wanted.into_iter().collect())
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
     }
 
     fn see(&self, tensor: &str, values: &[f32]) -> Result<(), Failure> {
-        let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(statistics.observe(&self.component, tensor, values)?)
+        if let Some(statistics) = self.statistics.as_ref().filter(|_| lock(&self.ranged).contains(tensor)) {
+            // Counted before others wait: threads that count may help with another tensor's parts.
+            let seen = calibration::Observer::of(values);
+            lock(statistics).add(&self.component, tensor, &seen)?;
+        }
+        if let Some(inputs) = &self.inputs {
+            lock(inputs).observe(&self.component, tensor, values)?;
+        }
+        Ok(())
     }
+}
+
+/// What several may change, for the time of the result.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn merge(args: &Calibrate) -> Result<Statistics> {

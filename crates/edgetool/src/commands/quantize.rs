@@ -9,12 +9,16 @@ use edge_ir::encoding::limits;
 use edge_ir::onnx::{WeightMode, WriteOptions};
 use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
-use edge_quant::{Encoded, Quantized, Settings, SharedWeights, encodings, half_weights};
+use edge_quant::{Encoded, Inputs, Quantized, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
-    Component, Lowering, MANIFEST_FILE, Manifest, Precision, Quantization, REPORT_FILE, Scheme, Target, sha256,
+    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, Scheme, Target, sha256,
 };
 
+use super::calibrate::{SharedInputs, lock};
+use super::copies::{self, directory};
 use super::model::Model;
+use super::plan;
+use super::repair::Plan;
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
 use crate::{layout, report};
@@ -29,8 +33,13 @@ struct Job<'a> {
     manifest: &'a Manifest,
     scheme: Scheme,
     precision: Precision,
+    rules: Vec<PrecisionRule>,
+    settings: Settings,
+    device: Option<String>,
     method: Method,
     statistics: Option<Known>,
+    plan: Plan,
+    inputs: Option<Inputs>,
     chosen: Vec<String>,
 }
 
@@ -54,16 +63,28 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
     let manifest = manifest.as_ref();
     let target = target(args, manifest).with_context(cannot)?;
-    let (scheme, precision) = scheme(args, &target)?;
+    let (scheme, precision, rules) = plan::asked(args, &target)?;
     let chosen = chosen(args, manifest)?;
+    let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
+    plan::check(&rules, &graphs)?;
+    let mut settings = Settings::of(scheme, &precision, manifest.opset);
+    settings.rules.extend(rules.iter().cloned());
+    let repairs = Plan::new(args, scheme)?;
+    let inputs = repairs.inputs(manifest, &chosen);
+    let statistics = statistics(args, &model, manifest, scheme, &settings, &chosen, inputs.as_ref())?;
     let job = Job {
         args,
         model: &model,
         manifest,
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
-        statistics: statistics(args, &model, manifest, scheme, &precision, &chosen)?,
+        statistics,
+        plan: repairs,
+        inputs: inputs.map(|inputs| lock(&inputs).clone()),
         precision,
+        rules,
+        settings,
+        device: target.default_device.clone(),
         chosen,
     };
     let staging = Staging::folder(&args.output, args.force)?;
@@ -73,7 +94,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         "quantized `{}` to `{}`: {scheme} for {}",
         args.model.display(),
         args.output.display(),
-        target.name
+        target.default_device.as_ref().map_or(target.name.clone(), |device| format!("{}/{device}", target.name))
     ));
     lines.into_iter().for_each(report::say);
     Ok(())
@@ -95,7 +116,8 @@ fn not_converted(path: &Path) -> anyhow::Error {
 /// The target that the folder was converted for, which the command line may not contradict.
 fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
     let again = |name: &str| format!("convert the checkpoint again, with `--target {name} --fold per-step`");
-    let wanted = args.target.as_deref().map(Target::find).transpose()?;
+    let wanted = args.target.as_deref().map(Target::find_for_device).transpose()?;
+    let wanted = wanted.map(|(target, device)| target.on(device));
     let name = wanted.as_ref().map_or("TARGET".to_owned(), |t| t.name.clone());
     let folder = args.model.display();
     if let Some(done) = &manifest.quantization {
@@ -112,22 +134,8 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
         }
         // The graphs are as they were lowered; the types may have changed since.
         Some(wanted) => Ok(wanted),
-        None => Ok(there.clone()),
+        None => Ok(there.clone().on(there.default_device.clone())),
     }
-}
-
-fn scheme(args: &Quantize, target: &Target) -> Result<(Scheme, Precision)> {
-    let Some(precision) = &target.precision else {
-        let text = format!("target `{}` takes no quantized graphs", target.name);
-        return Err(report::with_hint(text, "its SDK quantizes float graphs itself: give it the converted folder"));
-    };
-    let scheme = args.precision.unwrap_or(precision.schemes[0]);
-    if !precision.schemes.contains(&scheme) {
-        let known: Vec<String> = precision.schemes.iter().map(ToString::to_string).collect();
-        let text = format!("target `{}` has no precision {scheme}", target.name);
-        return Err(report::with_hint(text, format!("it has {}", known.join(", "))));
-    }
-    Ok((scheme, precision.clone()))
 }
 
 fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
@@ -153,59 +161,89 @@ pub(super) fn is_unet(name: &str) -> bool {
     UNETS.iter().any(|start| name.starts_with(start))
 }
 
-/// The statistics, where activations are quantized.
+/// The statistics, where activations are quantized. `inputs` see the prompts of `--calibration`.
 fn statistics(
     args: &Quantize,
     model: &Model,
     manifest: &Manifest,
     scheme: Scheme,
-    precision: &Precision,
+    settings: &Settings,
     chosen: &[String],
+    inputs: Option<&SharedInputs>,
 ) -> Result<Option<Known>> {
-    let needed = Settings::of(scheme, precision, manifest.opset).is_some_and(|s| s.activations.is_some());
-    let given = args.statistics.as_deref().or(args.calibration.as_deref());
-    let Some(path) = given.filter(|_| needed) else {
-        if needed {
-            let text = format!("{scheme} quantizes activations, and nothing says what values they take");
-            let hint =
-                "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
-            return Err(report::with_hint(text, hint));
-        }
-        if let Some(path) = given {
-            report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
-        }
-        return Ok(None);
-    };
-    if args.statistics.is_none() {
-        let statistics = super::calibrate::see(&args.model, model, path, args.number, chosen)?;
-        let mut bytes = Vec::new();
-        calibration::write(&statistics, &mut bytes)?;
-        return Ok(Some(Known { statistics, sha256: sha256(&bytes[..])? }));
+    let needed = settings.quantizes_activations();
+    if needed && args.statistics.is_none() && args.calibration.is_none() {
+        let text = format!("{scheme} quantizes activations, and nothing says what values they take");
+        let hint =
+            "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
+        return Err(report::with_hint(text, hint));
     }
-    let read = || format!("cannot read `{}`", path.display());
-    let hash = sha256(File::open(path).with_context(read)?).with_context(read)?;
-    Ok(Some(Known { statistics: calibration::read(path)?, sha256: hash }))
+    if needed && manifest.fold.is_none() {
+        let folder = args.model.display();
+        let text =
+            format!("`{folder}` has no sampler folded in: {scheme} needs to know the steps that activations are of");
+        return Err(report::with_hint(text, "convert the checkpoint again, with `--fold per-step --steps 2`"));
+    }
+    if let Some(path) = args.statistics.as_ref().filter(|_| !needed) {
+        report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
+    }
+    let ranges = needed && args.statistics.is_none();
+    let mut known = None;
+    if let Some(path) = args.calibration.as_deref() {
+        if ranges || inputs.is_some() {
+            let statistics = super::calibrate::see(&args.model, model, path, args.number, chosen, ranges, inputs)?;
+            let mut bytes = Vec::new();
+            calibration::write(&statistics, &mut bytes)?;
+            known = Some(Known { statistics, sha256: sha256(&bytes[..])? }).filter(|_| ranges);
+        } else {
+            report::warn(format!("no step of this needs prompts: `{}` is not read", path.display()));
+        }
+    }
+    if let Some(path) = args.statistics.as_deref().filter(|_| needed) {
+        let read = || format!("cannot read `{}`", path.display());
+        let hash = sha256(File::open(path).with_context(read)?).with_context(read)?;
+        known = Some(Known { statistics: calibration::read(path)?, sha256: hash });
+    }
+    Ok(known)
 }
 
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
-        let mut settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
-        if let Some(settings) = &mut settings {
-            settings.fine_parts.extend(self.args.fine.iter().cloned());
-            settings.wide_parts.extend(self.args.wide.iter().cloned());
-        }
+        let groups = || self.manifest.components.chunk_by(|a, b| directory(a) == directory(b));
+        let is_made = |parts: &[Component]| {
+            self.args.others == Others::Fp16 || parts.iter().any(|c| self.chosen.contains(&c.name))
+        };
+        let made: Vec<&str> = groups().filter(|parts| is_made(parts)).map(|parts| directory(&parts[0])).collect();
+        std::thread::scope(|scope| {
+            let copied = scope.spawn(|| copies::rest(&self.args.model, folder, &made, self.args.link));
+            let done = self.make(folder, groups(), &is_made);
+            copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(done)
+        })
+    }
+
+    /// Writes the graphs of the groups of components that are made anew, and the manifest.
+    fn make<'c>(
+        &self,
+        folder: &Path,
+        groups: impl Iterator<Item = &'c [Component]>,
+        is_made: &dyn Fn(&[Component]) -> bool,
+    ) -> Result<Vec<String>> {
         let mut components = Vec::new();
         let mut lines = Vec::new();
-        copy_rest(&self.args.model, folder, self.manifest)?;
-        for parts in self.manifest.components.chunk_by(|a, b| directory(a) == directory(b)) {
-            let mut shared = SharedWeights::default();
+        for parts in groups {
+            if !is_made(parts) {
+                components.extend_from_slice(parts);
+                continue;
+            }
+            let mut shared = self.plan.weights(self.inputs.as_ref(), directory(&parts[0]));
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
-                done.push(self.treat(&component.name, graph, settings.as_ref(), &mut shared)?);
+                done.push(self.treat(&component.name, graph, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
             let names: Vec<&str> = parts.iter().map(|c| c.file.rsplit('/').next().unwrap_or(&c.file)).collect();
             let files: Vec<_> = names.iter().copied().zip(done.iter().map(|d| &d.graph)).collect();
             let options = WriteOptions { opset: self.manifest.opset, weights: WeightMode::Copy };
@@ -227,20 +265,18 @@ impl Job<'_> {
     }
 
     /// One component's graph as it shall be.
-    fn treat(
-        &self,
-        name: &str,
-        graph: Checked<Graph>,
-        settings: Option<&Settings>,
-        shared: &mut SharedWeights,
-    ) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights<'_>) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
-        let Some(settings) = settings.filter(|_| chosen) else {
+        // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
+        let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
+        if !chosen || plain {
             let half = chosen || self.args.others == Others::Fp16;
             let graph = if half { half_weights(&graph)? } else { graph };
             return Ok(Done { graph, encodings: Vec::new() });
-        };
-        if let Some(Known { statistics, .. }) = &self.statistics {
+        }
+        if let Some(Known { statistics, .. }) = &self.statistics
+            && self.args.statistics.is_some()
+        {
             statistics.check_graph(name, &graph)?;
         }
         let range = |tensor: &str, dtype: DType| {
@@ -248,7 +284,7 @@ impl Job<'_> {
             let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
             self.statistics.as_ref()?.statistics.range(name, tensor, self.method, grid)
         };
-        let Quantized { graph, encodings } = edge_quant::quantize(&graph, settings, &range, shared)?;
+        let Quantized { graph, encodings } = edge_quant::quantize(&graph, &self.settings, &range, shared)?;
         Ok(Done { graph, encodings })
     }
 
@@ -270,10 +306,10 @@ impl Job<'_> {
         Quantization {
             scheme: self.scheme,
             precision: self.precision.clone(),
+            device: self.device.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
-            fine: self.args.fine.clone(),
-            wide: self.args.wide.clone(),
+            rules: self.rules.clone(),
             components: self.chosen.clone(),
         }
     }
@@ -290,45 +326,4 @@ impl Job<'_> {
             )
         })
     }
-}
-
-/// The folder of a component's file.
-fn directory(component: &Component) -> &str {
-    component.file.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// Copies everything but graphs and their weights, and makes the components' folders.
-fn copy_rest(from: &Path, to: &Path, manifest: &Manifest) -> Result<()> {
-    let folders: Vec<&str> = manifest.components.iter().map(directory).collect();
-    copy_folder(from, to, &|path: &Path| {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let is_graph = path.extension().is_some_and(|e| e == "onnx" || e == "onnx_data" || e == "safetensors");
-        // A report speaks of the float model.
-        let is_other = [MANIFEST_FILE, REPORT_FILE, "report.html"].iter().any(|name| path == Path::new(name));
-        !(is_other || is_graph && folders.iter().any(|f| parent == Path::new(f)))
-    })
-}
-
-/// Copies a folder's files of which `wanted` says yes, by their paths in it.
-fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
-    let mut left = vec![std::path::PathBuf::new()];
-    while let Some(inner) = left.pop() {
-        let read = || format!("cannot read `{}`", from.join(&inner).display());
-        fs::create_dir_all(to.join(&inner))
-            .with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
-        let mut entries = fs::read_dir(from.join(&inner)).with_context(read)?.collect::<Result<Vec<_>, _>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let path = inner.join(entry.file_name());
-            if entry.path().is_dir() {
-                left.push(path);
-            } else if wanted(&path) {
-                // The content alone: a read-only original must not make read-only copies.
-                let content = fs::read(entry.path()).with_context(read)?;
-                fs::write(to.join(&path), content)
-                    .with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
-            }
-        }
-    }
-    Ok(())
 }
