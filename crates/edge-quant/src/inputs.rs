@@ -124,7 +124,8 @@ impl Inputs {
                 return Err(CalibrationError::NotFinite { component, tensor, count: not_finite });
             }
             let all = tap.patches.rows(values.len());
-            let rows: Vec<usize> = if all <= ROWS { (0..all).collect() } else { (0..ROWS).map(|k| k * all / ROWS).collect() };
+            let rows: Vec<usize> =
+                if all <= ROWS { (0..all).collect() } else { (0..ROWS).map(|k| k * all / ROWS).collect() };
             let seen = tap.patches.take(values, &rows, 0..tap.patches.channels());
             tap.moments.add(&seen, rows.len());
             tap.patches.greatest(values, &mut tap.moments.greatest);

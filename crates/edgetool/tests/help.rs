@@ -83,7 +83,7 @@ fn examples_work_as_they_stand() {
         "shapes.calibration",
         "part-1.calibration",
         "compiled.zip",
-        "shapes-npu.zip",
+        "shapes-sm8750.zip",
     ] {
         assert!(sandbox.path(name).exists(), "the examples did not make {name}: {:?}", sandbox.names());
     }

@@ -262,7 +262,8 @@ fn executors_are_found_or_asked_for() {
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("libonnxruntime.so` as ONNX Runtime: "), "{}", ran.stderr);
     assert!(ran.stderr.contains("hint: name the library with `--ort-lib`, or `pip install 'onnxruntime>=1.17'`"));
-    let output = sandbox.command(common::EDGETOOL, &args).env("PATH", "").env_remove("ORT_DYLIB_PATH").output().unwrap();
+    let output =
+        sandbox.command(common::EDGETOOL, &args).env("PATH", "").env_remove("ORT_DYLIB_PATH").output().unwrap();
     let ran = Ran::new(output);
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.starts_with("error: no ONNX Runtime was found: "), "{}", ran.stderr);
@@ -305,7 +306,8 @@ fn scale(graph: &mut Graph, name: &str, change: impl Fn(usize, f32) -> f32) {
 
 /// Fills the integers of all weights whose names end so.
 fn fill(graph: &mut Graph, end: &str, byte: u8) {
-    let is_weight = |name: &str, ty: &TensorType| name.trim_end_matches("_q").ends_with(end) && ty.dtype != DType::Float32;
+    let is_weight =
+        |name: &str, ty: &TensorType| name.trim_end_matches("_q").ends_with(end) && ty.dtype != DType::Float32;
     let found = graph.initializers().filter(|(_, v, _)| is_weight(&v.name, &v.ty));
     let found: Vec<_> = found.map(|(id, _, data)| (id, data.len())).collect();
     assert!(!found.is_empty(), "no weight `{end}`");

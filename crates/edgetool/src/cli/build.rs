@@ -42,6 +42,6 @@ pub(crate) struct Build {
 }
 
 const BUILD_EXAMPLES: &str = "Examples:
-  edgetool build recipes/shapes/recipe.yaml --target openvino -o shapes.zip
-  edgetool build recipes/shapes/recipe.yaml --target openvino/npu \\
-      -o shapes-npu.zip --cache cache";
+  edgetool build recipes/shapes.yaml --target qnn -o shapes-sm8650.zip
+  edgetool build recipes/shapes.yaml --target qnn/sm8750 \\
+      -o shapes-sm8750.zip";

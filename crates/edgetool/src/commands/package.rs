@@ -122,21 +122,25 @@ fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathB
 /// The answer no, if the model was quantized by rules of devices that this one does not share.
 fn same_rules(manifest: &Manifest, target: &Target, device: Option<&str>) -> Result<()> {
     let (Some(done), Some(device)) = (&manifest.quantization, device) else { return Ok(()) };
-    let rules = target.clone().on(Some(device.to_owned())).precision;
-    let Some(wanted) = rules.and_then(|precision| precision.matmul_second_16) else { return Ok(()) };
-    match done.precision.matmul_second_16 {
-        Some(found) if found != wanted && matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16) => {
-            let made_for = done.device.as_deref().unwrap_or("another device");
-            let text = format!(
-                "`{device}` takes {} as second operand of a product of two activations, the model, made for {made_for}, has {}",
-                wanted.name(),
-                found.name()
-            );
-            let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
-            Err(report::no(text, Some(hint)))
-        }
-        _ => Ok(()),
+    let Some(wanted) = target.clone().on(Some(device.to_owned())).precision else { return Ok(()) };
+    if !matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16) {
+        return Ok(());
     }
+    let rules = [
+        ("second operand of a product of two activations", wanted.matmul_second_16, done.precision.matmul_second_16),
+        ("weights of depthwise convolutions", wanted.depthwise_16, done.precision.depthwise_16),
+    ];
+    for (what, wanted, found) in rules {
+        let (Some(wanted), Some(found)) = (wanted, found) else { continue };
+        if found != wanted {
+            let made_for = done.device.as_deref().unwrap_or("another device");
+            let (wanted, found) = (wanted.name(), found.name());
+            let text = format!("`{device}` takes {wanted} as {what}, the model, made for {made_for}, has {found}");
+            let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
+            return Err(report::no(text, Some(hint)));
+        }
+    }
+    Ok(())
 }
 
 /// The model's graphs, in order; the answer no, if the target does not take them.

@@ -83,7 +83,7 @@ impl Building<'_> {
             stage.option("--fold", Some(word(&json!(fold)))).option("--steps", *steps).option("--guidance", *guidance);
         let decoder = self.recipe.decoder.filter(|_| fold == FoldForm::Pipeline);
         let decoder = decoder.map(|d| word(&json!(d)).to_owned());
-        let stage = self.target(stage.option("--decoder", decoder), false)?;
+        let stage = self.target(stage.option("--decoder", decoder), self.has_own_rules())?;
         self.cache.run(stage, "--output", "")
     }
 
@@ -162,6 +162,12 @@ impl Building<'_> {
         }
         let device = self.device.as_ref().filter(|_| with_device).map_or(String::new(), |name| format!("/{name}"));
         Ok(stage.option("--target", Some(format!("{}{device}", self.target.name))))
+    }
+
+    /// Whether the device's types are other than the default device's, so that it cannot have its graphs.
+    fn has_own_rules(&self) -> bool {
+        let rules = |device: &Option<String>| self.target.clone().on(device.clone()).precision;
+        rules(&self.device) != rules(&self.target.default_device)
     }
 
     fn decoder(&self, stage: Stage) -> Stage {
