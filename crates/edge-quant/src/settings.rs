@@ -102,7 +102,7 @@ impl Settings {
 
     /// The type of the weights of depthwise convolutions where others have `ty`.
     fn depthwise_weights(&self, ty: DType) -> DType {
-        match self.depthwise.filter(|_| self.activations == Some(self.fine)) {
+        match self.depthwise.filter(|_| matches!(self.activations, Some(DType::Uint16 | DType::Int16))) {
             Some(own) if !ty.is_float() => own,
             // A channel has too few weights for so few steps.
             _ if ty == DType::Int4 => DType::Int8,

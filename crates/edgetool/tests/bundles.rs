@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use common::{EDGETOOL, PROMPT, Sandbox, assert_same_trees};
+use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees};
 use serde_json::Value;
 
 /// A pair of keys of minisign's, without a password.
@@ -227,4 +227,30 @@ fn a_kill_leaves_the_old_bundle_or_the_new_one() {
     std::thread::sleep(Duration::from_millis(10));
     let names: Vec<_> = clean.names().into_iter().map(|(name, _)| name).filter(|n| n.contains("zip")).collect();
     assert!(names.is_empty() || (code == Some(0) && names == ["b.zip"]), "{code:?}: {names:?}");
+}
+
+/// A disk that takes no more, as a limit of files' sizes shows it: the write fails with an error of the system's.
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let sandbox = verified("model");
+    let limited = |kib: usize, arguments: &[&str]| {
+        let before = sandbox.names();
+        let words: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
+        // The shell counts in 512 bytes. The signal is ignored, so that the write itself fails.
+        let line = format!("trap '' XFSZ; ulimit -f {}; exec {EDGETOOL} {}", kib * 2, words.join(" "));
+        let ran = Ran::new(sandbox.command("sh", &["-c", &line]).output().unwrap());
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{}", ran.stderr);
+        assert_eq!(sandbox.names(), before, "something is left");
+        ran.stderr
+    };
+    let said = limited(256, &package("model", &[]));
+    assert!(said.starts_with("error: cannot package `model` for `qnn/sm8750`\n  caused by: cannot write `"), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    fs::write(sandbox.path("b.zip"), "old").unwrap();
+    limited(256, &package("model", &[]));
+    assert_eq!(fs::read(sandbox.path("b.zip")).unwrap(), b"old");
+    let said = limited(64, &["quantize", "model", "--precision", "w8", "-o", "w8"]);
+    assert!(said.starts_with("error: cannot quantize `model`\n") && said.contains("File too large"), "{said}");
+    let said = limited(64, &["convert", "tests/fixtures/edgefusion", "-o", "onnx"]);
+    assert!(said.starts_with("error: cannot convert `tests/fixtures/edgefusion`\n"), "{said}");
 }
