@@ -2,6 +2,7 @@
 
 mod package;
 mod quantize;
+mod sensitivity;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use edge_passes::StopAfter;
 
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 pub(crate) use quantize::{Calibrate, Others, Quantize};
+pub(crate) use sensitivity::{Budget, Sensitivity};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     Calibrate(Calibrate),
     Quantize(Quantize),
+    Sensitivity(Sensitivity),
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),

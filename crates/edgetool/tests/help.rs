@@ -20,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "evaluate",
     "calibrate",
     "quantize",
+    "sensitivity",
     "targets",
     "verify",
     "package",
