@@ -26,6 +26,9 @@ pub(crate) struct Sensitivity {
     /// Draw the first prompts only [default: 8]
     #[arg(short, long, value_name = "N")]
     pub(crate) number: Option<NonZero<usize>>,
+    /// Draw more prompts for whole plans than for single layers: the first N
+    #[arg(long, value_name = "N")]
+    pub(crate) check: Option<NonZero<usize>>,
     /// What values the tensors take: a file that `calibrate` wrote for MODEL [default: what the drawn prompts show]
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,

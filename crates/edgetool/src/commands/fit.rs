@@ -8,7 +8,7 @@ use edge_quant::mixed::{Fit, Sums};
 use edge_spec::{Fold, FoldForm, Manifest, Place};
 
 use super::model::Model;
-use super::sensitivity::{Bench, decibels};
+use super::sensitivity::{Bench, Drawn, decibels};
 use crate::report;
 
 /// Gives a component's quantized graph, with these factors in its scheduler's step.
@@ -27,7 +27,7 @@ pub(super) fn check<'a>(path: &Path, manifest: &'a Manifest, chosen: &[String]) 
 }
 
 /// The factors of each step: those that bring its latent nearest to the float model's, with the steps before it fitted
-/// already. Ones if the pictures are no nearer with them.
+/// already. Ones where the denoised latents come no nearer.
 pub(super) fn fit(
     path: &Path,
     model: &Model,
@@ -39,43 +39,47 @@ pub(super) fn fit(
     const ONE: Fit = Fit { sample: 1.0, output: 1.0 };
     let bench = Bench::new(path, model, prompts, chosen)?;
     let mut fits = vec![ONE; fold.steps.len()];
-    let mut noise = Vec::new();
-    for (index, step) in fold.steps.iter().enumerate() {
-        let drawn = bench.draw(&|name| form(name, &fits))?;
-        noise.push(bench.effect(&drawn).noise);
-        let mut sums = Sums::default();
-        let fresh = fold.steps[..index].iter().filter(|step| step.noise != 0.0).count() + 1;
-        for ((found, float), noises) in drawn.iter().zip(&bench.float).zip(&bench.noise) {
-            let latents = (found.latents.get(index), float.latents.get(index));
-            let (Some(next), Some(wanted)) = latents else { continue };
-            let sample = if index == 0 { &noises[0] } else { &found.latents[index - 1] };
-            let zero = vec![0.0; sample.len()];
-            let noise = if step.noise == 0.0 { &zero } else { &noises[fresh] };
-            for (((x, z), next), wanted) in sample.iter().zip(noise).zip(next).zip(wanted) {
-                let [x, z, next, wanted] = [x, z, next, wanted].map(|v| f64::from(*v));
-                let (u, added) = (step.sample * x, step.noise * z);
-                sums.add(u, next - u - added, wanted - added);
-            }
+    let mut drawn = bench.draw(&|name| form(name, &fits))?;
+    let before = bench.effect(&drawn).noise;
+    ensure!(before.is_finite(), "the scheduler's steps cannot be fitted: latents are not finite");
+    let mut best = before;
+    for index in 0..fold.steps.len() {
+        fits[index] = sums(&bench, &drawn, fold, index).fit();
+        let found = bench.draw(&|name| form(name, &fits))?;
+        let noise = bench.effect(&found).noise;
+        // What is best for a step can be worse for those after it.
+        if noise < best {
+            (best, drawn) = (noise, found);
+        } else {
+            fits[index] = ONE;
         }
-        fits[index] = sums.fit();
-    }
-    let after = bench.effect(&bench.draw(&|name| form(name, &fits))?).noise;
-    let before = noise.first().copied().unwrap_or(after);
-    ensure!(after.is_finite(), "the scheduler's steps cannot be fitted: latents are not finite");
-    if after >= before {
-        report::warn(
-            "no factors of the scheduler's steps bring the latents nearer to the float model's: none are used",
-        );
-        return Ok(vec![ONE; fold.steps.len()]);
     }
     let words =
         fits.iter().map(|fit| format!("{:.4} and {:.4}", fit.sample, fit.output)).collect::<Vec<_>>().join(", ");
     report::say(format!(
         "fitted the scheduler's steps by {words}: denoised latents {:.2} dB, before {:.2} dB",
-        decibels(after),
+        decibels(best),
         decibels(before)
     ));
     Ok(fits)
+}
+
+/// What the factors of a step follow from.
+fn sums(bench: &Bench<'_>, drawn: &[Drawn], fold: &Fold, index: usize) -> Sums {
+    let step = &fold.steps[index];
+    let mut sums = Sums::default();
+    let fresh = fold.steps[..index].iter().filter(|step| step.noise != 0.0).count() + 1;
+    for ((found, float), noises) in drawn.iter().zip(&bench.float).zip(&bench.noise) {
+        let (Some(next), Some(wanted)) = (found.latents.get(index), float.latents.get(index)) else { continue };
+        let sample = if index == 0 { &noises[0] } else { &found.latents[index - 1] };
+        for (place, (x, (next, wanted))) in sample.iter().zip(next.iter().zip(wanted)).enumerate() {
+            let z = if step.noise == 0.0 { 0.0 } else { noises[fresh][place] };
+            let [x, z, next, wanted] = [*x, z, *next, *wanted].map(f64::from);
+            let (u, added) = (step.sample * x, step.noise * z);
+            sums.add(u, next - u - added, wanted - added);
+        }
+    }
+    sums
 }
 
 /// The component of a step.

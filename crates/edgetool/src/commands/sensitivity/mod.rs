@@ -5,12 +5,13 @@ mod page;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Method, Statistics};
 use edge_quant::mixed::{Menu, Offer, Part, Role, parts, path, within};
-use edge_quant::{Settings, SharedWeights, fold_casts};
+use edge_quant::{Range, Settings, SharedWeights, fold_casts};
 use edge_spec::{ActivationType, Precision, PrecisionPlan, PrecisionRule, Scheme, Target, WeightType};
 
 use super::model::Model;
@@ -20,7 +21,7 @@ use crate::report;
 use crate::staging::Staging;
 
 use bench::Effect;
-pub(super) use bench::{Bench, decibels, prompts};
+pub(super) use bench::{Bench, Drawn, decibels, prompts};
 
 /// Prompts that are drawn if nothing is said.
 const PROMPTS: usize = 8;
@@ -51,8 +52,16 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
         graphs.iter().try_for_each(|(name, graph)| statistics.check_graph(name, graph))?;
     }
     let bench = Bench::new(&args.model, &model, &prompts, &chosen).with_context(cannot)?;
-    let study = Study { args, scheme, settings, statistics, graphs, bench };
-    let measured = study.measure(&types).with_context(cannot)?;
+    let check = args.check.map(|number| {
+        let prompts = self::prompts(&args.calibration, Some(number), PROMPTS)?;
+        Bench::new(&args.model, &model, &prompts, &chosen)
+    });
+    let check = check.transpose().with_context(cannot)?;
+    let study = Study { args, scheme, settings, statistics, graphs, bench, check, ranges: Mutex::default() };
+    let mut measured = study.measure(&types).with_context(cannot)?;
+    if study.check.is_some() {
+        measured.scheme_checked = study.whole(&study.settings)?;
+    }
     let (picked, effect) = study.choose(&measured)?;
     let rules: Vec<PrecisionRule> = measured.parts.iter().zip(&picked).map(|(p, i)| p.part.rule(p.types[*i])).collect();
     let plan = PrecisionPlan { rules, ..PrecisionPlan::new(scheme) };
@@ -117,8 +126,10 @@ struct Row {
 /// All that was measured.
 struct Measured {
     parts: Vec<Row>,
-    /// What the scheme costs as a whole.
+    /// What the scheme costs as a whole, on the prompts of the parts.
     scheme: Effect,
+    /// The same on the prompts of whole plans.
+    scheme_checked: Effect,
 }
 
 /// What is measured with what.
@@ -128,7 +139,12 @@ struct Study<'a> {
     settings: Settings,
     statistics: Option<Statistics>,
     graphs: BTreeMap<String, Checked<Graph>>,
+    /// Draws for parts.
     bench: Bench<'a>,
+    /// Draws for whole plans, if for more prompts.
+    check: Option<Bench<'a>>,
+    /// Ranges that were chosen, by component, tensor and type.
+    ranges: Mutex<BTreeMap<(String, String, DType), Option<Range>>>,
 }
 
 impl Study<'_> {
@@ -169,7 +185,7 @@ impl Study<'_> {
         for row in &mut rows {
             row.effects = effects.by_ref().take(row.types.len()).collect();
         }
-        Ok(Measured { parts: rows, scheme })
+        Ok(Measured { parts: rows, scheme, scheme_checked: scheme })
     }
 
     /// All in float but one part.
@@ -189,7 +205,18 @@ impl Study<'_> {
     fn graph(&self, name: &str, settings: &Settings) -> Result<Checked<Graph>> {
         let graph = self.graphs.get(name).with_context(|| format!("there is no {name}"))?;
         let method = if self.scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax };
-        let range = quantize::ranges(self.statistics.as_ref(), name, method);
+        let choose = quantize::ranges(self.statistics.as_ref(), name, method);
+        // The choice takes longer than all else, and is the same in each form.
+        let range = |tensor: &str, dtype: DType| {
+            let key = (name.to_owned(), tensor.to_owned(), dtype);
+            let lock = || self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = lock().get(&key) {
+                return *known;
+            }
+            let range = choose(tensor, dtype);
+            lock().insert(key, range);
+            range
+        };
         Ok(edge_quant::quantize(graph, settings, &range, &mut SharedWeights::default())?.graph)
     }
 
@@ -261,8 +288,13 @@ impl Study<'_> {
     fn effect(&self, measured: &Measured, picked: &[usize]) -> Result<Effect> {
         let mut settings = self.settings.clone();
         settings.rules.extend(measured.parts.iter().zip(picked).map(|(row, i)| row.part.rule(row.types[*i])));
-        let drawn = self.bench.draw(&|name| self.graph(name, &settings))?;
-        Ok(self.bench.effect(&drawn))
+        self.whole(&settings)
+    }
+
+    /// What settings cost as a whole.
+    fn whole(&self, settings: &Settings) -> Result<Effect> {
+        let bench = self.check.as_ref().unwrap_or(&self.bench);
+        Ok(bench.effect(&bench.draw(&|name| self.graph(name, settings))?))
     }
 }
 

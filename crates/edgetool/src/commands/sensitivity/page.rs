@@ -20,6 +20,7 @@ pub(super) fn about(
 ) -> Vec<String> {
     let prompts = study.args.calibration.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let drawn = study.bench.prompts();
+    let checked = study.check.as_ref().map_or(drawn, super::Bench::prompts);
     vec![
         format!("Made by `edgetool sensitivity`: {} for {}, {drawn} prompts of {prompts}.", study.scheme, target.name),
         "Behind each part: what each type costs with all else in float, and the bytes of the type before and after."
@@ -27,7 +28,8 @@ pub(super) fn about(
         "dB: signal to error of the denoised latents. Parts that carry the text: loss of the picture's similarity (SSIM),"
             .to_owned(),
         "and deviation of the prompts' influence (conditioning).".to_owned(),
-        format!("The scheme alone: {}, {}.", self::whole(&all.scheme), kib(all.parts.iter().map(|r| r.part.bytes(r.part.base)).sum())),
+        format!("As a whole, on {checked} prompts:"),
+        format!("The scheme alone: {}, {}.", self::whole(&all.scheme_checked), kib(all.parts.iter().map(|r| r.part.bytes(r.part.base)).sum())),
         format!("This plan:        {}, {}.", self::whole(&whole), kib(bytes(all, picked))),
     ]
 }
@@ -43,7 +45,7 @@ pub(super) fn lines(all: &Measured, picked: &[usize], whole: Effect) -> Vec<Stri
     let wider =
         all.parts.iter().zip(picked).filter(|(row, i)| row.part.bytes(row.types[**i]) > row.part.bytes(row.part.base));
     let mut lines = vec![
-        format!("  {:<12} {}, {}", "scheme", self::whole(&all.scheme), kib(base)),
+        format!("  {:<12} {}, {}", "scheme", self::whole(&all.scheme_checked), kib(base)),
         format!(
             "  {:<12} {}, {}, {} of {} parts wider",
             "plan",
