@@ -86,7 +86,7 @@ impl Settings {
         let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.activations);
         let ty = named.map_or(self.activations, activation_dtype)?;
         let is_weight = |index| matches!(rule.operand(graph, node, index), Some(Operand::Weight(_)));
-        let in_float = (0..node.inputs.len()).any(is_weight) && !self.weights_of(node).is_some_and(|ty| !ty.is_float());
+        let in_float = (0..node.inputs.len()).any(is_weight) && self.weights_of(node).is_none_or(DType::is_float);
         (!in_float).then_some(ty)
     }
 
@@ -102,7 +102,7 @@ impl Settings {
 
     /// The type of the weights of depthwise convolutions where others have `ty`.
     fn depthwise_weights(&self, ty: DType) -> DType {
-        match self.depthwise.filter(|_| self.activations == Some(self.fine)) {
+        match self.depthwise.filter(|_| matches!(self.activations, Some(DType::Uint16 | DType::Int16))) {
             Some(own) if !ty.is_float() => own,
             // A channel has too few weights for so few steps.
             _ if ty == DType::Int4 => DType::Int8,

@@ -74,8 +74,21 @@ pub struct Quantization {
     /// What some layers have instead, as a precision plan says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PrecisionRule>,
+    /// Factors that were put into the scheduler's steps of the graphs, and stand in `fold` as well; none if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduler: Vec<SchedulerFit>,
     /// The components that are quantized, in the order of use; the others are as they were.
     pub components: Vec<String>,
+}
+
+/// Factors of one step of the scheduler, fitted to the quantized network.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedulerFit {
+    /// Of the weight of the sample.
+    pub sample: f64,
+    /// Of the weight of the UNet's output.
+    pub output: f64,
 }
 
 /// What one pass did to one graph.
