@@ -13,6 +13,7 @@ mod insert;
 mod layers;
 mod plan;
 mod range;
+pub mod repairs;
 pub mod rounding;
 mod rules;
 mod settings;

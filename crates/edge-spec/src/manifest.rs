@@ -32,6 +32,9 @@ pub struct Manifest {
     /// How graphs were quantized, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// What was done to float graphs, so that others quantize them better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
     /// What connects the graphs.
     pub pipeline: Pipeline,
     /// What of the sampler is in the graphs, if it is.
@@ -74,7 +77,27 @@ pub struct Quantization {
     /// Modules and operators that were given weights of 8 bits where others have 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wide: Vec<String>,
+    /// How weights became integers: `min-max`, `nearest`, `sequential-mse`, `gptq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<String>,
+    /// What was done to the float graphs before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<String>,
     /// The components that are quantized, in the order of use; the others are as they were.
+    pub components: Vec<String>,
+}
+
+/// What was done to float graphs that others are to quantize.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repaired {
+    /// Bits of weights and activations that they are meant for.
+    pub scheme: Scheme,
+    /// How weights are expected to become integers: symmetric, a scale for each output channel.
+    pub rounding: String,
+    /// What was done: `smooth`, `bias`.
+    pub repairs: Vec<String>,
+    /// The components, in the order of use.
     pub components: Vec<String>,
 }
 
@@ -233,6 +256,7 @@ mod tests {
             weights: "copy".into(),
             lowering: None,
             quantization: None,
+            repaired: None,
             pipeline: Pipeline {
                 height: 64,
                 width: 64,

@@ -9,7 +9,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
 
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
-pub(crate) use quantize::{Calibrate, Others, Quantize, Rounding};
+pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///

@@ -172,6 +172,7 @@ mod tests {
             shape: shape.into(),
             layout: None,
             quantization: None,
+            repaired: None,
         };
         let component = |name: &str, file: &str, inputs, outputs| BundleComponent {
             name: name.into(),

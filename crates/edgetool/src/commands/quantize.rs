@@ -16,7 +16,7 @@ use edge_spec::{
 
 use super::calibrate::{SharedInputs, lock};
 use super::model::Model;
-use super::repair::Plan;
+use super::repair::{Plan, usual};
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
 use crate::{layout, report};
@@ -31,6 +31,7 @@ struct Job<'a> {
     manifest: &'a Manifest,
     scheme: Scheme,
     precision: Precision,
+    settings: Option<Settings>,
     method: Method,
     statistics: Option<Known>,
     plan: Plan,
@@ -54,15 +55,17 @@ struct Done {
 /// Quantizes as the arguments say.
 pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let cannot = || format!("cannot quantize `{}`", args.model.display());
-    let model = open(&args.model)?;
+    let mut model = open(&args.model)?;
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
-    let manifest = manifest.as_ref();
+    let manifest = &manifest.as_ref().clone();
     let target = target(args, manifest).with_context(cannot)?;
     let (scheme, precision) = scheme(args, &target)?;
     let chosen = chosen(args, manifest)?;
     let plan = Plan::new(args, scheme)?;
+    let settings = settings(args, scheme, &precision, manifest);
+    let smoothed = plan.smooth(args, &mut model, manifest, &chosen, settings.as_ref())?;
     let inputs = plan.inputs(manifest, &chosen);
-    let statistics = statistics(args, &model, manifest, (scheme, &precision), &chosen, inputs.as_ref())?;
+    let statistics = statistics(args, &model, (scheme, settings.as_ref()), &chosen, inputs.as_ref())?;
     let job = Job {
         args,
         model: &model,
@@ -73,18 +76,20 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         plan,
         inputs: inputs.map(|inputs| lock(&inputs).clone()),
         precision,
+        settings,
         chosen,
     };
     let staging = Staging::folder(&args.output, args.force)?;
     let lines = job.write(staging.path()).with_context(cannot)?;
     staging.commit()?;
     report::say(format!(
-        "quantized `{}` to `{}`: {scheme} for {}",
+        "{} `{}` to `{}`: {scheme} for {}",
+        if args.export_float { "repaired" } else { "quantized" },
         args.model.display(),
         args.output.display(),
         target.name
     ));
-    lines.into_iter().for_each(report::say);
+    smoothed.into_iter().chain(lines).for_each(report::say);
     Ok(())
 }
 
@@ -127,8 +132,11 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
 
 fn scheme(args: &Quantize, target: &Target) -> Result<(Scheme, Precision)> {
     let Some(precision) = &target.precision else {
+        if let Some(scheme) = args.precision.filter(|_| args.export_float) {
+            return Ok((scheme, usual(scheme)));
+        }
         let text = format!("target `{}` takes no quantized graphs", target.name);
-        return Err(report::with_hint(text, "its SDK quantizes float graphs itself: give it the converted folder"));
+        return Err(report::with_hint(text, "its SDK quantizes float graphs itself: give it the converted folder, or what `--export-float` makes of it"));
     };
     let scheme = args.precision.unwrap_or(precision.schemes[0]);
     if !precision.schemes.contains(&scheme) {
@@ -137,6 +145,14 @@ fn scheme(args: &Quantize, target: &Target) -> Result<(Scheme, Precision)> {
         return Err(report::with_hint(text, format!("it has {}", known.join(", "))));
     }
     Ok((scheme, precision.clone()))
+}
+
+/// How layers are quantized; `None` if all stay in float.
+fn settings(args: &Quantize, scheme: Scheme, precision: &Precision, manifest: &Manifest) -> Option<Settings> {
+    let mut settings = Settings::of(scheme, precision, manifest.opset)?;
+    settings.fine_parts.extend(args.fine.iter().cloned());
+    settings.wide_parts.extend(args.wide.iter().cloned());
+    Some(settings)
 }
 
 fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
@@ -162,12 +178,11 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
 fn statistics(
     args: &Quantize,
     model: &Model,
-    manifest: &Manifest,
-    (scheme, precision): (Scheme, &Precision),
+    (scheme, settings): (Scheme, Option<&Settings>),
     chosen: &[String],
     inputs: Option<&SharedInputs>,
 ) -> Result<Option<Known>> {
-    let needed = Settings::of(scheme, precision, manifest.opset).is_some_and(|s| s.activations.is_some());
+    let needed = !args.export_float && settings.is_some_and(|s| s.activations.is_some());
     if needed && args.statistics.is_none() && args.calibration.is_none() {
         let text = format!("{scheme} quantizes activations, and nothing says what values they take");
         let hint =
@@ -200,11 +215,6 @@ fn statistics(
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
-        let mut settings = Settings::of(self.scheme, &self.precision, self.manifest.opset);
-        if let Some(settings) = &mut settings {
-            settings.fine_parts.extend(self.args.fine.iter().cloned());
-            settings.wide_parts.extend(self.args.wide.iter().cloned());
-        }
         let mut components = Vec::new();
         let mut lines = Vec::new();
         copy_rest(&self.args.model, folder, self.manifest)?;
@@ -213,7 +223,7 @@ impl Job<'_> {
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
-                done.push(self.treat(&component.name, graph, settings.as_ref(), &mut shared)?);
+                done.push(self.treat(&component.name, graph, self.settings.as_ref(), &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
             let names: Vec<&str> = parts.iter().map(|c| c.file.rsplit('/').next().unwrap_or(&c.file)).collect();
@@ -229,8 +239,14 @@ impl Job<'_> {
                 lines.extend(self.line(component, done));
             }
         }
-        let manifest =
-            Manifest { weights: "copy".into(), quantization: Some(self.record()), components, ..self.manifest.clone() };
+        let export = self.args.export_float;
+        let manifest = Manifest {
+            weights: "copy".into(),
+            quantization: (!export).then(|| self.record()),
+            repaired: if export { Some(self.plan.record(self.scheme, &self.chosen)) } else { self.manifest.repaired.clone() },
+            components,
+            ..self.manifest.clone()
+        };
         let path = folder.join(MANIFEST_FILE);
         fs::write(&path, manifest.text()).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(lines)
@@ -252,6 +268,10 @@ impl Job<'_> {
         };
         if let Some(Known { statistics, .. }) = &self.statistics {
             statistics.check_graph(name, &graph)?;
+        }
+        let graph = self.plan.correct(graph, settings, self.inputs.as_ref(), shared)?;
+        if self.args.export_float {
+            return Ok(Done { graph, encodings: Vec::new() });
         }
         let range = |tensor: &str, dtype: DType| {
             let (low, high) = limits(dtype)?;
@@ -284,6 +304,8 @@ impl Job<'_> {
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             fine: self.args.fine.clone(),
             wide: self.args.wide.clone(),
+            rounding: (self.scheme != Scheme::Fp16).then(|| self.plan.rounding()),
+            repairs: self.plan.repairs(),
             components: self.chosen.clone(),
         }
     }
