@@ -126,7 +126,8 @@ impl Inputs {
                 return Err(CalibrationError::NotFinite { component, tensor, count: not_finite });
             }
             let all = tap.patches.rows(values.len());
-            let rows: Vec<usize> = if all <= ROWS { (0..all).collect() } else { (0..ROWS).map(|k| k * all / ROWS).collect() };
+            let rows: Vec<usize> =
+                if all <= ROWS { (0..all).collect() } else { (0..ROWS).map(|k| k * all / ROWS).collect() };
             let seen = tap.patches.take(values, &rows, 0..tap.patches.channels());
             tap.moments.add(&seen, rows.len());
             tap.patches.greatest(values, &mut tap.moments.greatest);
@@ -141,8 +142,9 @@ impl Inputs {
 
     /// The products of the inputs of a weight with so many outputs; none if they were not seen.
     pub(crate) fn parts(&self, folder: &str, weight: &str, outputs: usize) -> Vec<Part<'_>> {
-        let of_folder = self.components.iter().filter(|(name, _)| self.folders.get(*name).is_some_and(|f| f == folder));
-        let tap = of_folder.filter_map(|(_, known)| Some(&known.taps[*known.of_weight.get(weight)?])).next();
+        let mut of_folder =
+            self.components.iter().filter(|(name, _)| self.folders.get(*name).is_some_and(|f| f == folder));
+        let tap = of_folder.find_map(|(_, known)| Some(&known.taps[*known.of_weight.get(weight)?]));
         let Some(tap) = tap else { return Vec::new() };
         let each = outputs / tap.patches.groups();
         let part = |block: &'_ Block| (block.group * each..(block.group + 1) * each, block.columns.clone());

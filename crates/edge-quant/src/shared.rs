@@ -58,7 +58,17 @@ impl<'a> SharedWeights<'a> {
         let mut made = None;
         let best = match best {
             Some(best) => best,
-            None => made.insert(self.make(name, data, ty, scheme, encode(data, ty, scheme, self.rounding != Rounding::MinMax)?, self.rounding)?).0.clone(),
+            None => made
+                .insert(self.make(
+                    name,
+                    data,
+                    ty,
+                    scheme,
+                    encode(data, ty, scheme, self.rounding != Rounding::MinMax)?,
+                    self.rounding,
+                )?)
+                .0
+                .clone(),
         };
         let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
         let there = known.iter().position(|k| is_same(&k) && k.encoding == raised);
@@ -93,10 +103,11 @@ impl<'a> SharedWeights<'a> {
     ) -> Option<(Encoding, Data)> {
         let outputs = *ty.shape.get(scheme.axis)?;
         let parts = self.inputs.map_or(Vec::new(), |(inputs, folder)| inputs.parts(folder, name, outputs));
-        if rounding.needs_products() && !parts.is_empty() {
-            if let Some(rounded) = round(data, ty, scheme, &encoding, &parts, rounding) {
-                return Some(rounded);
-            }
+        if rounding.needs_products()
+            && !parts.is_empty()
+            && let Some(rounded) = round(data, ty, scheme, &encoding, &parts, rounding)
+        {
+            return Some(rounded);
         }
         let integers = data.quantize(&ty.shape, encoding.clone())?;
         Some((encoding, integers))

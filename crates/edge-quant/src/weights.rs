@@ -60,8 +60,7 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> f32 {
     let (_, high) = limits(dtype).unwrap_or((-128, 127));
     let greatest = weights.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
     let whole = positive(f64::from(greatest) / f64::from(high));
-    let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype)
-        .filter(|_| cut && greatest > 0.0) else {
+    let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| cut && greatest > 0.0) else {
         return whole;
     };
     let candidates = (0..*count).map(|k| whole * (1.0 - step * f32::from(k)));

@@ -15,8 +15,8 @@ pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{
-    Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization, Repaired, SCHEMA,
-    sha256,
+    Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization,
+    Repaired, SCHEMA, sha256,
 };
 pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;

@@ -73,7 +73,8 @@ impl Place {
             }
             Self::Nowhere => {
                 let weight = &graph.value(layer.weight).name;
-                let name = weight.strip_suffix("weight").map_or(format!("{weight}_bias"), |start| format!("{start}bias"));
+                let name =
+                    weight.strip_suffix("weight").map_or(format!("{weight}_bias"), |start| format!("{start}bias"));
                 let ty = TensorType::new(edge_ir::DType::Float32, [lost.len()]);
                 (layer.node, 2, name, ty, vec![0.0; lost.len()])
             }

@@ -51,7 +51,8 @@ pub fn smooth(
         let layers = layers(&graph);
         for pair in pairs(&graph, &layers) {
             let name = pair.made_by.first().map(|id| graph.value(*id).name.clone()).unwrap_or_default();
-            let factors = known.entry(name).or_insert_with(|| factors(&graph, &layers, &pair, folder, settings, inputs));
+            let factors =
+                known.entry(name).or_insert_with(|| factors(&graph, &layers, &pair, folder, settings, inputs));
             if let Some(factors) = factors {
                 apply(&mut graph, &layers, &pair, factors);
             }
@@ -137,7 +138,8 @@ fn factors(
         };
         let raw: Vec<f64> = seen.0.iter().zip(&weights.greatest).map(factor).collect();
         // Only their relations count.
-        let mean = raw.iter().map(|f| libm::log(*f)).sum::<f64>() / libm::fmax(1.0, f64::from(u32::try_from(raw.len()).unwrap_or(1)));
+        let mean = raw.iter().map(|f| libm::log(*f)).sum::<f64>()
+            / libm::fmax(1.0, f64::from(u32::try_from(raw.len()).unwrap_or(1)));
         raw.iter().map(|f| (f / libm::exp(mean)).clamp(1.0 / MOST, MOST)).collect()
     };
     let plain = noise(&with(0.0));
@@ -200,6 +202,9 @@ fn apply(graph: &mut Graph, layers: &[Layer], pair: &Pair, factors: &[f64]) {
         }
     };
     pair.made_by.iter().for_each(|id| scale(*id, 0, &down));
-    let weights: BTreeSet<(ValueId, usize)> = pair.readers.iter().map(|at| (layers[*at].weight, 1 - layers[*at].axis)).collect();
-    weights.into_iter().for_each(|(id, axis)| scale(id, axis, &up));
+    let weights: BTreeSet<(ValueId, usize)> =
+        pair.readers.iter().map(|at| (layers[*at].weight, 1 - layers[*at].axis)).collect();
+    for (id, axis) in weights {
+        scale(id, axis, &up);
+    }
 }

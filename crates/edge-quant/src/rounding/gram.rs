@@ -145,7 +145,8 @@ mod tests {
             assert!((gram.at(i, j) - sum(i, j)).abs() < 1e-5 * sum(i, i), "{i} {j}");
         }
         let e: Vec<f64> = (0..71_u32).map(|i| f64::from(i % 5) - 2.0).collect();
-        let expected: f64 = (0..SIZE).flat_map(|i| (0..SIZE).map(move |j| (i, j))).map(|(i, j)| e[i] * e[j] * gram.at(i, j)).sum();
+        let expected: f64 =
+            (0..SIZE).flat_map(|i| (0..SIZE).map(move |j| (i, j))).map(|(i, j)| e[i] * e[j] * gram.at(i, j)).sum();
         assert!((gram.error(&e) - expected).abs() < 1e-9 * expected);
     }
 }

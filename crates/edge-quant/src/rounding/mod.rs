@@ -4,6 +4,8 @@
 //! differences `e`. So all that is needed of the inputs is [`Gram`], `X^T X`, which is summed while a model runs. A layer
 //! with many inputs has one for each [`Part`] of them, as if parts had nothing to do with one another.
 
+#![expect(clippy::inline_always, reason = "vector code must be inlined where its instructions are enabled")]
+
 mod cholesky;
 mod gptq;
 mod gram;

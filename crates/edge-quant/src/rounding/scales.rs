@@ -89,31 +89,33 @@ const CANDIDATES: u8 = 32;
 pub fn sequential_mse(weights: &[f32], columns: usize, block: usize, parts: &[Part<'_>], integers: Integers) -> Scales {
     let mut scales = Scales::of_extremes(weights, columns, block, integers);
     let per_row = columns.div_ceil(block);
-    scales.values.par_chunks_mut(per_row).zip(weights.par_chunks(columns)).enumerate().for_each(|(row, (own, weights))| {
-        let parts: Vec<&Part<'_>> = parts.iter().filter(|part| part.outputs.contains(&row)).collect();
-        let mut errors = vec![0.0; columns];
-        for (index, scale) in own.iter_mut().enumerate() {
-            let range = index * block..columns.min((index + 1) * block);
-            // Errors of other parts are as they are.
-            let parts = parts.iter().filter(|p| p.columns.start < range.end && range.start < p.columns.end);
-            let mut try_out = |candidate: f32| {
-                for column in range.clone() {
-                    let rounded = f32::from(integers.round(weights[column], candidate)) * candidate;
-                    errors[column] = f64::from(weights[column]) - f64::from(rounded);
+    scales.values.par_chunks_mut(per_row).zip(weights.par_chunks(columns)).enumerate().for_each(
+        |(row, (own, weights))| {
+            let parts: Vec<&Part<'_>> = parts.iter().filter(|part| part.outputs.contains(&row)).collect();
+            let mut errors = vec![0.0; columns];
+            for (index, scale) in own.iter_mut().enumerate() {
+                let range = index * block..columns.min((index + 1) * block);
+                // Errors of other parts are as they are.
+                let parts = parts.iter().filter(|p| p.columns.start < range.end && range.start < p.columns.end);
+                let mut try_out = |candidate: f32| {
+                    for column in range.clone() {
+                        let rounded = f32::from(integers.round(weights[column], candidate)) * candidate;
+                        errors[column] = f64::from(weights[column]) - f64::from(rounded);
+                    }
+                    parts.clone().map(|part| part.gram.error(&errors[part.columns.clone()])).sum::<f64>()
+                };
+                let mut best = (f64::INFINITY, *scale);
+                for share in (CANDIDATES / 3..=CANDIDATES).rev() {
+                    let candidate = *scale * (f32::from(share) / f32::from(CANDIDATES));
+                    let error = try_out(candidate);
+                    if error < best.0 {
+                        best = (error, candidate);
+                    }
                 }
-                parts.clone().map(|part| part.gram.error(&errors[part.columns.clone()])).sum::<f64>()
-            };
-            let mut best = (f64::INFINITY, *scale);
-            for share in (CANDIDATES / 3..=CANDIDATES).rev() {
-                let candidate = *scale * (f32::from(share) / f32::from(CANDIDATES));
-                let error = try_out(candidate);
-                if error < best.0 {
-                    best = (error, candidate);
-                }
+                *scale = best.1;
+                try_out(*scale);
             }
-            *scale = best.1;
-            try_out(*scale);
-        }
-    });
+        },
+    );
     scales
 }

@@ -52,8 +52,7 @@ pub(crate) struct Quantize {
     /// gptq with --calibration, else nearest]
     #[arg(long, value_name = "METHOD")]
     pub(crate) rounding: Option<Rounding>,
-    /// What is done to the float network before; needs --calibration; can be given several times [default: bias and, for
-    /// activations of 8 bits, smooth]
+    /// What is done to the float network before; needs --calibration; can be given several times [default: bias]
     #[arg(long, value_enum, value_name = "REPAIR", conflicts_with = "no_repair")]
     pub(crate) repair: Vec<Repair>,
     /// Leave the float network as it is

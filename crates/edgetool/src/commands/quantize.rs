@@ -136,7 +136,10 @@ fn scheme(args: &Quantize, target: &Target) -> Result<(Scheme, Precision)> {
             return Ok((scheme, usual(scheme)));
         }
         let text = format!("target `{}` takes no quantized graphs", target.name);
-        return Err(report::with_hint(text, "its SDK quantizes float graphs itself: give it the converted folder, or what `--export-float` makes of it"));
+        return Err(report::with_hint(
+            text,
+            "its SDK quantizes float graphs itself: give it the converted folder, or what `--export-float` makes of it",
+        ));
     };
     let scheme = args.precision.unwrap_or(precision.schemes[0]);
     if !precision.schemes.contains(&scheme) {
@@ -243,7 +246,11 @@ impl Job<'_> {
         let manifest = Manifest {
             weights: "copy".into(),
             quantization: (!export).then(|| self.record()),
-            repaired: if export { Some(self.plan.record(self.scheme, &self.chosen)) } else { self.manifest.repaired.clone() },
+            repaired: if export {
+                Some(self.plan.record(self.scheme, &self.chosen))
+            } else {
+                self.manifest.repaired.clone()
+            },
             components,
             ..self.manifest.clone()
         };

@@ -38,12 +38,7 @@ impl Plan {
         let rounding = args.rounding.unwrap_or(usual);
         let by_default = args.repair.is_empty() && !args.no_repair && seen;
         let has = |repair: Repair| args.repair.contains(&repair);
-        let plan = Self {
-            rounding,
-            // Statistics of before say nothing of smoothed tensors.
-            smooth: has(Repair::Smooth) || by_default && scheme == Scheme::W8a8 && args.statistics.is_none(),
-            bias: has(Repair::Bias) || by_default,
-        };
+        let plan = Self { rounding, smooth: has(Repair::Smooth), bias: has(Repair::Bias) || by_default };
         if (plan.rounding.needs_products() || plan.smooth || plan.bias) && !seen {
             let text = "nothing says what the layers read: ranges alone do not tell how to round and repair";
             return Err(report::with_hint(text, "name prompts with `--calibration FILE`, also beside `--statistics`"));
@@ -85,7 +80,8 @@ impl Plan {
         let inputs = lock(&inputs).clone();
         let (mut smoothed, mut count) = (BTreeMap::new(), 0);
         for parts in manifest.components.chunk_by(|a, b| directory(a) == directory(b)) {
-            let names: Vec<&str> = parts.iter().map(|c| c.name.as_str()).filter(|n| chosen.iter().any(|c| c == n)).collect();
+            let names: Vec<&str> =
+                parts.iter().map(|c| c.name.as_str()).filter(|n| chosen.iter().any(|c| c == n)).collect();
             let graphs = names.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
             let (graphs, changed) = repairs::smooth(&graphs, directory(&parts[0]), settings, &inputs)?;
             smoothed.extend(names.into_iter().map(str::to_owned).zip(graphs));
