@@ -34,9 +34,21 @@ import make_quantize_cases as cases  # noqa: E402
 PROMPTS = REPO / "recipes/shapes/prompts/calibration.txt"
 # Steps of the output, or parts of the difference from the float model.
 STEPS = {"w8a8": 1}
-PARTS = {"w8a16": 0.03, "w4a16": 0.03}
+PARTS = {"w8a16": 0.03, "w4a16": 0.03, "mixed": 0.03}
 # Weights alone have no steps: relative L2.
 FLOAT_LIMIT = 2e-5
+# Every type of weights and activations in one network, with borders between all of them.
+PLAN = """schema: precision-plan/v1
+scheme: w8a8
+rules:
+  - {of: down_blocks.0, weights: int4, activations: uint16}
+  - {of: attn1, activations: float}
+  - {of: attn2, weights: int16, activations: uint16}
+  - {of: ff, weights: float16}
+  - {of: proj_in, weights: float, activations: float}
+  - {of: up_blocks.0.resnets.0.conv1, weights: int16}
+  - {of: conv_out, weights: float16, activations: float}
+"""
 
 
 def session(path: Path) -> ort.InferenceSession:
@@ -94,10 +106,12 @@ def networks(edgetool: Path, checkpoint: Path, folder: Path) -> list[tuple[str, 
     converted, statistics, rows = folder / "qnn", folder / "statistics", []
     run("convert", checkpoint, "-o", converted, "--fold", "per-step", "--steps", "2", "--target", "qnn")
     run("calibrate", converted, "--prompts", PROMPTS, "--number", "4", "-o", statistics)
-    for precision in ["w8a16", "w4a16", "w8a8", "w8", "fp16"]:
+    (folder / "plan.yaml").write_text(PLAN)
+    for precision in ["w8a16", "w4a16", "w8a8", "mixed", "w8", "fp16"]:
         quantized = folder / precision
         known = ["--statistics", statistics] if precision in STEPS | PARTS else []
-        run("quantize", converted, "--precision", precision, "-o", quantized, *known)
+        asked = ["--plan", folder / "plan.yaml"] if precision == "mixed" else ["--precision", precision]
+        run("quantize", converted, *asked, "-o", quantized, *known)
         steps = json.loads((quantized / "edgetool.json").read_text())["fold"]["steps"]
         for step, model in zip(steps, sorted((quantized / "unet").glob("*.onnx"))):
             onnx.checker.check_model(str(model))

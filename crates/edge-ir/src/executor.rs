@@ -43,13 +43,25 @@ impl Tensor {
     }
 }
 
+/// Why a graph did not run.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Runs one graph, any number of times.
 pub trait Executor {
+    /// The graph's name.
+    fn name(&self) -> &str;
+
+    /// Names and types of the inputs, in order.
+    fn inputs(&self) -> &[(String, TensorType)];
+
+    /// Names and types of the outputs, in order.
+    fn outputs(&self) -> &[(String, TensorType)];
+
     /// Feeds the inputs in the graph's order and gives the outputs in the graph's order.
     ///
     /// # Errors
     /// If an input has not the declared type and shape, or the runtime fails.
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>>;
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure>;
 }
 
 /// An error that names the first input that does not fit.

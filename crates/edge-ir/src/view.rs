@@ -37,6 +37,12 @@ impl<'a> View<'a> {
         self.node(index, op).map(|node| (index, node))
     }
 
+    /// The node that makes this value.
+    pub fn any_maker(&self, id: ValueId) -> Option<(usize, &'a Node)> {
+        let index = self.maker[self.graph.index_of(id)]?;
+        Some((index, self.graph.nodes.get(index)?))
+    }
+
     /// The `op` that makes this value, if nobody else reads it.
     pub fn only_maker(&self, id: ValueId, op: &str) -> Option<(usize, &'a Node)> {
         self.maker(id, op).filter(|_| self.uses[self.graph.index_of(id)] == 1)

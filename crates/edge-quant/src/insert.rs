@@ -58,12 +58,15 @@ pub fn quantize(
         new: Graph::new(graph.name.clone()),
         names: graph.values().map(|(_, v)| v.name.clone()).collect(),
         made: BTreeMap::new(),
+        raw: BTreeMap::new(),
         numbers: BTreeMap::new(),
+        halves: BTreeMap::new(),
         encodings: Vec::new(),
     };
     for id in &graph.inputs {
         let new = writer.copy(*id);
         writer.new.inputs.push(new);
+        writer.raw.insert(*id, new);
         writer.made(*id, new)?;
     }
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -79,8 +82,8 @@ pub fn quantize(
     Ok(Quantized { graph: new.check()?, encodings })
 }
 
-/// Casts of weights become part of the weights, which keep their names.
-pub(crate) fn fold_casts(graph: &Graph) -> Graph {
+/// The graph without casts of weights: they become part of the weights, which keep their names.
+pub fn fold_casts(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     for node in std::mem::take(&mut graph.nodes) {
         let cast = || {
@@ -115,8 +118,12 @@ struct Writer<'a, 'b> {
     names: BTreeSet<String>,
     /// The new values that stand for old ones: quantized, if the plan says so.
     made: BTreeMap<ValueId, ValueId>,
+    /// Those of them that were made in float, before they were quantized: what computes in float reads these.
+    raw: BTreeMap<ValueId, ValueId>,
     /// The same in another encoding, or as a weight.
     numbers: BTreeMap<(ValueId, String), (ValueId, Encoding)>,
+    /// Weights in 16 bits of float, widened.
+    halves: BTreeMap<ValueId, ValueId>,
     encodings: Vec<Encoded>,
 }
 
@@ -136,13 +143,16 @@ impl Writer<'_, '_> {
                     let (new, code) = self.operand(node, activations, (index, *id, operand), &codes)?;
                     (Some(new), code)
                 }
-                (Some(id), None) => (Some(self.read(*id)), None),
+                (Some(id), None) => (Some(self.read_float(*id, activations)), None),
             };
             inputs.push(new);
             codes.push(code);
         }
         let outputs: Vec<ValueId> = node.outputs.iter().map(|id| self.copy(*id)).collect();
         self.new.nodes.push(Node { inputs, outputs: outputs.clone(), ..node.clone() });
+        if activations.is_none() {
+            self.raw.extend(node.outputs.iter().copied().zip(outputs.iter().copied()));
+        }
         node.outputs.iter().zip(outputs).try_for_each(|(old, new)| self.made(*old, new))
     }
 
@@ -156,7 +166,7 @@ impl Writer<'_, '_> {
     ) -> Result<(ValueId, Option<Encoding>), Error> {
         match (operand, activations) {
             (Operand::Weight(axis), _) => self.weight(node, id, axis, codes.first().cloned().flatten().as_ref()),
-            (_, None) => Ok((self.read(id), None)),
+            (_, None) => Ok((self.read_float(id, None), None)),
             (Operand::Activation, Some(dtype)) => {
                 let second = self
                     .settings
@@ -206,6 +216,9 @@ impl Writer<'_, '_> {
         input: Option<&Encoding>,
     ) -> Result<(ValueId, Option<Encoding>), Error> {
         let Value { name, ty, data } = self.old.value(id).clone();
+        if self.settings.weights_of(node) == Some(DType::Float16) {
+            return Ok((self.half(id), None));
+        }
         let scheme = self.settings.weight_of(node, &ty.shape, axis).filter(|_| ty.dtype == DType::Float32);
         let (Some(scheme), Some(data)) = (scheme, data) else { return Ok((self.read(id), None)) };
         let least = input.and_then(|input| self.least_scales(node, input));
@@ -215,6 +228,29 @@ impl Writer<'_, '_> {
         let suffix = if other == 0 { String::new() } else { (other + 1).to_string() };
         let new = self.integers(id, &format!("weight{suffix}"), integers, &encoding)?;
         Ok((new, Some(encoding)))
+    }
+
+    /// A weight in 16 bits of float, and the `Cast` that widens it.
+    fn half(&mut self, id: ValueId) -> ValueId {
+        if let Some(new) = self.halves.get(&id) {
+            return *new;
+        }
+        let Value { name, ty, data } = self.old.value(id).clone();
+        let half = data.filter(|_| ty.dtype == DType::Float32).and_then(|d| d.cast(DType::Float32, DType::Float16));
+        let (Some(half), Some(op)) = (half, find("", "Cast")) else { return self.read(id) };
+        let stored =
+            self.add(&format!("{name}_float16"), TensorType::new(DType::Float16, ty.shape.clone()), Some(half));
+        let wide = self.add(&format!("{name}_float32"), ty, None);
+        let to = Attribute::Int(i64::from(DType::Float32.onnx()));
+        self.new.nodes.push(Node {
+            name: format!("{name}/Cast"),
+            op,
+            inputs: vec![Some(stored)],
+            outputs: vec![wide],
+            attributes: [("to", to)].into(),
+        });
+        self.halves.insert(id, wide);
+        wide
     }
 
     /// The smallest scales of weights with which a layer's biases fit into 32 bits.
@@ -355,6 +391,12 @@ impl Writer<'_, '_> {
         let new = self.copy(id);
         self.made.insert(id, new);
         new
+    }
+
+    /// The same for a node whose activations have this type: one in float reads what was made in float as it was made.
+    fn read_float(&mut self, id: ValueId, activations: Option<DType>) -> ValueId {
+        let raw = self.raw.get(&id).filter(|_| activations.is_none());
+        raw.copied().unwrap_or_else(|| self.read(id))
     }
 
     /// A new value like an old one.

@@ -61,8 +61,7 @@ pub(crate) fn is_move(node: &Node) -> bool {
 /// The type of a node's activations, before those of moves follow from their sets.
 fn activations(graph: &Graph, node: &Node, settings: &Settings) -> Option<DType> {
     let floats = node.outputs.iter().all(|id| graph.ty(*id).dtype == DType::Float32);
-    Rule::of(node).filter(|_| floats)?;
-    settings.activations_of(node)
+    settings.activations_of(graph, node).filter(|_| floats)
 }
 
 /// The first of the values that are joined with this one.

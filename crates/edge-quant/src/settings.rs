@@ -1,14 +1,14 @@
-//! How a network is quantized: a scheme in a target's types.
+//! How a network is quantized: a scheme in a target's types, and rules for the layers that differ from it.
 
 use std::collections::BTreeMap;
 
-use edge_ir::{DType, Node};
-use edge_spec::{Biases, Precision, Scheme};
+use edge_ir::{DType, Graph, Node};
+use edge_spec::{ActivationType, Biases, Precision, PrecisionRule, Scheme, WeightType};
 
 use crate::WeightScheme;
+use crate::rules::{Operand, Rule};
 
-/// What is computed with activations of 16 bits where others have 8: the scheduler's step multiplies every error of the
-/// latents.
+/// What has activations of 16 bits where others have 8: the scheduler's step multiplies every error of the latents.
 const FINE_PARTS: &[&str] = &["scheduler"];
 /// What has weights of 8 bits where those of others have 4: what enters and leaves the network passes it.
 const WIDE_PARTS: &[&str] = &["conv_in", "conv_out"];
@@ -21,9 +21,7 @@ const FLOAT_MODULES: &[&str] = &["time_proj"];
 pub struct Settings {
     /// Type of activations; float if absent.
     pub activations: Option<DType>,
-    /// Type of activations of 16 bits, where 8 are too few.
-    pub fine: DType,
-    /// Type of weights; float if absent.
+    /// Type of weights, `float16` among them; as they are if absent.
     pub weights: Option<DType>,
     /// Inputs that share a scale of 4-bit weights; all of a channel if absent.
     pub block: Option<usize>,
@@ -33,54 +31,77 @@ pub struct Settings {
     pub second: Option<DType>,
     /// Types of gains, by operator.
     pub gains: BTreeMap<String, DType>,
-    /// Modules and operators with activations of 16 bits, where 8 are too few for others.
-    pub fine_parts: Vec<String>,
-    /// Modules and operators with weights of 8 bits, where 4 are too few for others.
-    pub wide_parts: Vec<String>,
+    /// What some layers have instead. Of several rules that name a layer the last one counts, for weights and activations
+    /// apart.
+    pub rules: Vec<PrecisionRule>,
     /// ONNX opset.
     pub opset: u32,
 }
 
 impl Settings {
-    /// A scheme for a target. `None` if weights and activations both stay in float.
-    pub fn of(scheme: Scheme, precision: &Precision, opset: u32) -> Option<Self> {
+    /// A scheme for a target, with the rules that every scheme has.
+    pub fn of(scheme: Scheme, precision: &Precision, opset: u32) -> Self {
         let dtype = |integer: edge_spec::Integer| DType::from_name(integer.name());
-        let fine = dtype(precision.activations_16)?;
+        let fine = dtype(precision.activations_16);
         let (weights, activations) = match scheme {
-            Scheme::W8a16 => (DType::Int8, Some(fine)),
-            Scheme::W8a8 => (DType::Int8, Some(dtype(precision.activations_8)?)),
-            Scheme::W4a16 => (DType::Int4, Some(fine)),
+            Scheme::W8a16 => (DType::Int8, fine),
+            Scheme::W8a8 => (DType::Int8, dtype(precision.activations_8)),
+            Scheme::W4a16 => (DType::Int4, fine),
             Scheme::W8 => (DType::Int8, None),
-            Scheme::Fp16 => return None,
+            Scheme::Fp16 => (DType::Float16, None),
         };
-        Some(Self {
+        let rule = |of: &&str, weights, activations| PrecisionRule { of: (*of).to_owned(), weights, activations };
+        let rules = match scheme {
+            Scheme::W8a8 => FINE_PARTS.iter().map(|of| rule(of, None, Some(precision.activations_16.into()))).collect(),
+            Scheme::W4a16 => WIDE_PARTS.iter().map(|of| rule(of, Some(WeightType::Int8), None)).collect(),
+            _ => Vec::new(),
+        };
+        Self {
             activations,
-            fine,
             weights: Some(weights),
             block: precision.block,
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
-            fine_parts: FINE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
-            wide_parts: WIDE_PARTS.iter().map(|part| (*part).to_owned()).collect(),
+            rules,
             opset,
-        })
+        }
     }
 
-    /// The type of the activations of a node that can be quantized.
-    pub(crate) fn activations_of(&self, node: &Node) -> Option<DType> {
+    /// Whether any layer's activations may be integers.
+    pub fn quantizes_activations(&self) -> bool {
+        let by_rule = |rule: &PrecisionRule| rule.activations.is_some_and(|ty| ty != ActivationType::Float);
+        self.activations.is_some() || self.rules.iter().any(by_rule)
+    }
+
+    /// The type of the activations of a node that can be quantized; `None` if it computes in float.
+    pub fn activations_of(&self, graph: &Graph, node: &Node) -> Option<DType> {
+        let rule = Rule::of(node)?;
         if FLOAT_MODULES.iter().any(|module| is_part(node, module)) {
             return None;
         }
-        let fine = self.fine_parts.iter().any(|part| is_part(node, part));
-        self.activations.map(|ty| if fine { self.fine } else { ty })
+        let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.activations);
+        let ty = named.map_or(self.activations, activation_dtype)?;
+        let is_weight = |index| matches!(rule.operand(graph, node, index), Some(Operand::Weight(_)));
+        let in_float = (0..node.inputs.len()).any(is_weight) && !self.weights_of(node).is_some_and(|ty| !ty.is_float());
+        (!in_float).then_some(ty)
     }
 
-    /// How the weight of a node is quantized, which has this shape and its output channels on this axis.
+    /// The type of the weights of a node; `None` if they stay as they are.
+    pub fn weights_of(&self, node: &Node) -> Option<DType> {
+        let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.weights);
+        match (named, self.weights) {
+            (Some(ty), _) => weight_dtype(ty),
+            // Depthwise convolutions have too few weights in a channel for so few steps.
+            (None, Some(DType::Int4)) if node.int("group", 1) > 1 => Some(DType::Int8),
+            (None, ty) => ty,
+        }
+    }
+
+    /// How the weight of a node is quantized, which has this shape and its output channels on this axis; `None` if it is
+    /// not.
     pub(crate) fn weight_of(&self, node: &Node, shape: &[usize], axis: usize) -> Option<WeightScheme> {
-        let dtype = self.weights?;
-        let wide = self.wide_parts.iter().any(|part| is_part(node, part)) || node.int("group", 1) > 1;
-        let dtype = if dtype == DType::Int4 && wide { DType::Int8 } else { dtype };
+        let dtype = self.weights_of(node).filter(|ty| !ty.is_float())?;
         // Blocks of a convolution over several pixels would have a scale for each of them.
         let matrix = shape.iter().skip(2).all(|d| *d == 1);
         let block = self.block.filter(|_| dtype == DType::Int4 && matrix);
@@ -93,7 +114,19 @@ impl Settings {
     }
 }
 
-/// Whether a node is of an operator, or of a module, named by its path or a part of it.
-fn is_part(node: &Node, part: &str) -> bool {
-    node.op.name == part || format!(".{}.", node.module()).contains(&format!(".{part}."))
+fn activation_dtype(ty: ActivationType) -> Option<DType> {
+    DType::from_name(&ty.to_string())
+}
+
+fn weight_dtype(ty: WeightType) -> Option<DType> {
+    DType::from_name(&ty.to_string())
+}
+
+/// Whether a rule's `of` names a node: by its operator, its own name, its module alone (which ends in `/`), or a path or
+/// piece of a path that its module is in.
+pub(crate) fn is_part(node: &Node, of: &str) -> bool {
+    match of.strip_suffix('/') {
+        Some(module) => node.module() == module,
+        None => node.op.name == of || node.name == of || format!(".{}.", node.module()).contains(&format!(".{of}.")),
+    }
 }

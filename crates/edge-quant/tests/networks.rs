@@ -80,7 +80,7 @@ impl Case {
     }
 
     fn quantized(&self, target: &Target, scheme: Scheme, opset: u32) -> Quantized {
-        let settings = Settings::of(scheme, target.precision.as_ref().unwrap(), opset).expect("integers");
+        let settings = Settings::of(scheme, target.precision.as_ref().unwrap(), opset);
         let range = |tensor: &str, _: DType| self.ranges.get(tensor).copied();
         quantize(&self.graph, &settings, &range, &mut SharedWeights::default()).expect("quantized")
     }
@@ -150,7 +150,7 @@ fn outputs_gain_from_what_is_known_of_inputs() {
         let target = Target::find(target).unwrap();
         let case = case("unet", &target);
         let inputs = case.layer_inputs();
-        let settings = Settings::of(Scheme::W8, target.precision.as_ref().unwrap(), 21).unwrap();
+        let settings = Settings::of(Scheme::W8, target.precision.as_ref().unwrap(), 21);
         let settings = Settings { weights: Some(DType::Int4), block: Some(32), ..settings };
         let none = |_: &str, _: DType| None;
         let with = |rounding, bias: bool| {
@@ -178,7 +178,7 @@ fn outputs_gain_from_what_is_known_of_inputs() {
 fn smoothing_changes_nothing_but_what_integers_cost() {
     let target = Target::find("qnn").unwrap();
     let case = case("unet", &target);
-    let settings = Settings::of(Scheme::W8a8, target.precision.as_ref().unwrap(), 21).unwrap();
+    let settings = Settings::of(Scheme::W8a8, target.precision.as_ref().unwrap(), 21);
     let (smoothed, count) =
         smooth(std::slice::from_ref(&case.graph), "folder", &settings, &case.layer_inputs()).expect("sound");
     assert!(count > 3, "{count}");
@@ -212,7 +212,7 @@ fn old_opsets_have_16_bits_in_onnxruntimes_domain() {
     assert!(new.graph.nodes.iter().all(|n| n.op.domain.is_empty()));
     assert_eq!(run(&old.graph, &case.inputs), run(&new.graph, &case.inputs));
     edge_ir::onnx::encode_inline(&old.graph, 17).expect("opset 17");
-    let settings = Settings::of(Scheme::W4a16, target.precision.as_ref().unwrap(), 17).unwrap();
+    let settings = Settings::of(Scheme::W4a16, target.precision.as_ref().unwrap(), 17);
     let range = |tensor: &str, _: DType| case.ranges.get(tensor).copied();
     let error = quantize(&case.graph, &settings, &range, &mut SharedWeights::default()).expect_err("4 bits");
     assert_eq!(error.to_string(), "`unet`: opset 17 has no quantized tensors of int4, opset 21 has");
@@ -223,7 +223,7 @@ fn a_tensor_of_which_nothing_is_known_is_named() {
     let target = Target::find("qnn").unwrap();
     let mut case = case("vae_decoder", &target);
     case.ranges.remove("latent_sample").expect("an input");
-    let settings = Settings::of(Scheme::W8a16, target.precision.as_ref().unwrap(), 21).unwrap();
+    let settings = Settings::of(Scheme::W8a16, target.precision.as_ref().unwrap(), 21);
     let range = |tensor: &str, _: DType| case.ranges.get(tensor).copied();
     let error = quantize(&case.graph, &settings, &range, &mut SharedWeights::default()).expect_err("no range");
     assert_eq!(error.to_string(), "`vae_decoder`: nothing says what values `latent_sample` takes");

@@ -87,7 +87,7 @@ impl Session {
     /// If tract does not take the graph, or the observer does not.
     pub fn load_observed(graph: &Checked<Graph>, to: &Arc<dyn Observer>) -> Result<Self, Error> {
         let wanted = to.wanted(graph).map_err(Error::Observer)?;
-        let observed = observe::insert(Graph::clone(graph), &wanted)?.into_inner();
+        let observed = observe::insert(Graph::clone(graph), &wanted, to.takes_parts())?.into_inner();
         Self::prepare(graph, observed, Some(&Shown(Arc::clone(to))))
     }
 
@@ -134,21 +134,6 @@ impl Session {
         self.recorder = Some(Recorder(Box::new(recorder)));
     }
 
-    /// Names and types of the inputs, in order.
-    pub fn inputs(&self) -> &[(String, TensorType)] {
-        &self.inputs
-    }
-
-    /// Names and types of the outputs, in order.
-    pub fn outputs(&self) -> &[(String, TensorType)] {
-        &self.outputs
-    }
-
-    /// The graph's name.
-    pub fn name(&self) -> &str {
-        &self.graph
-    }
-
     fn eval(&self, inputs: &[Tensor]) -> TractResult<Vec<Tensor>> {
         let values = inputs
             .iter()
@@ -162,6 +147,18 @@ impl Session {
 }
 
 impl Executor for Session {
+    fn name(&self) -> &str {
+        &self.graph
+    }
+
+    fn inputs(&self) -> &[(String, TensorType)] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[(String, TensorType)] {
+        &self.outputs
+    }
+
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
         edge_ir::check_inputs(&self.inputs, inputs)?;
         let fail = |e: tract_onnx::prelude::TractError| match e.downcast::<Error>() {
@@ -194,14 +191,13 @@ fn plan(graph: Checked<Graph>, shown: Option<&Shown>) -> TractResult<Arc<TypedRu
         .collect();
     let real_inputs = graph.inputs.len();
     graph.inputs.extend(&large);
-    let tensors = observe::tensors(&graph);
     let bytes = edge_ir::onnx::encode_inline(&graph.check()?, OPSET)?;
     let mut onnx = tract_onnx::onnx();
     ops::register(&mut onnx);
     let proto = onnx.proto_model_for_read(&mut bytes.as_slice())?;
     let mut model: InferenceModel = onnx.parse(&proto, None)?.model;
     if let Some(shown) = shown {
-        ops::observe::attach(&mut model, shown, &tensors);
+        ops::observe::attach(&mut model, shown);
     }
     let sources = model.inputs.split_off(real_inputs);
     for (outlet, (ty, data)) in sources.into_iter().zip_eq(weights) {

@@ -5,8 +5,10 @@ mod error;
 mod fold;
 mod judge;
 mod manifest;
+mod plan;
 mod precision;
 mod prompts;
+mod recipe;
 mod report;
 pub mod target;
 mod tolerance;
@@ -18,11 +20,13 @@ pub use manifest::{
     Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization,
     Repaired, SCHEMA, sha256,
 };
+pub use plan::{ActivationType, PLAN_SCHEMA, PrecisionPlan, PrecisionRule, WeightType};
 pub use precision::{Biases, Integer, Precision, Scheme};
 pub use prompts::Prompt;
+pub use recipe::{RECIPE_SCHEMA, Recipe, RecipeDecoder, RecipeQuantize, RecipeVerify};
 pub use report::{
-    Check, Comparison, Layer, Measured, Part, PictureComparison, Profile, PromptRun, REPORT_FILE, REPORT_SCHEMA,
-    Report, Run, Verdict,
+    Agreement, Check, Comparison, Gain, Layer, LayerHistogram, Measured, Part, PictureComparison, Profile, PromptRun,
+    REPORT_FILE, REPORT_SCHEMA, RangeUse, Report, Run, SecondOpinion, Verdict, WhatIf,
 };
 pub use target::{Target, TargetError};
-pub use tolerance::{TOLERANCES_SCHEMA, Tolerance, Tolerances};
+pub use tolerance::{PRECISIONS, TOLERANCES_SCHEMA, Tolerance, Tolerances};

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Fold, Precision, Scheme, SpecError, Target};
+use crate::{Fold, Precision, PrecisionRule, Scheme, SpecError, Target};
 
 /// The manifest's file name, at the top of a converted model.
 pub const MANIFEST_FILE: &str = "edgetool.json";
@@ -71,12 +71,9 @@ pub struct Quantization {
     /// SHA-256 of the statistics that ranges were chosen from, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<String>,
-    /// Modules and operators that were given activations of 16 bits where others have 8.
+    /// What some layers have instead, as a precision plan says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fine: Vec<String>,
-    /// Modules and operators that were given weights of 8 bits where others have 4.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub wide: Vec<String>,
+    pub rules: Vec<PrecisionRule>,
     /// How weights became integers: `min-max`, `nearest`, `sequential-mse`, `gptq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounding: Option<String>,

@@ -21,6 +21,9 @@ pub struct Precision {
     /// Inputs of a channel that share a scale, of 4-bit weights; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<usize>,
+    /// Whether a precision plan may give layers weights of 16 bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weights_16: bool,
     /// Biases.
     #[serde(default)]
     pub biases: Biases,

@@ -10,7 +10,7 @@ use crate::SpecError;
 pub const REPORT_FILE: &str = "report.json";
 
 /// The version of the report that is written, and the only one that is read.
-pub const REPORT_SCHEMA: &str = "report/v1";
+pub const REPORT_SCHEMA: &str = "report/v2";
 
 /// The result of `edgetool verify`. There is no time in it: the same models give the same report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,15 @@ pub struct Report {
     pub tensors: Vec<Comparison>,
     /// Every picture that was compared.
     pub pictures: Vec<PictureComparison>,
+    /// The ranges of the candidate's integers, and what came into them, in the order of use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<RangeUse>,
+    /// The same on another executor, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<SecondOpinion>,
+    /// What layers in float would gain, if it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub what_if: Vec<WhatIf>,
     /// The error of each layer, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
@@ -146,6 +155,9 @@ pub struct PictureComparison {
     pub psnr_db: f64,
     /// Structural similarity, 1 for equal pictures.
     pub ssim: f64,
+    /// SSIMULACRA 2, of pictures that are large enough: 100 for equal ones, 90 where nobody sees a difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssimulacra2: Option<f64>,
     /// The greatest difference of two pixel values, of 255.
     pub max_error: u8,
 }
@@ -159,6 +171,113 @@ pub struct Profile {
     pub culprit: Option<Layer>,
     /// Every node that both models have, in the order of use.
     pub layers: Vec<Layer>,
+    /// Where the values of the worst layers lie, the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<LayerHistogram>,
+}
+
+/// Where a layer's values lie, in both models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerHistogram {
+    /// The component.
+    pub component: String,
+    /// The step's number, from 1, if it is of a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    /// The node's name.
+    pub node: String,
+    /// Signal to error, in dB.
+    pub sqnr_db: f64,
+    /// Where the first bar begins, and the last one ends; all are of one width.
+    pub span: [f64; 2],
+    /// The least and the greatest number that the candidate's integers stand for, if the output becomes integers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
+    /// How many of the reference's values are in each bar; of a large tensor, of those that stand for all.
+    pub reference: Vec<u32>,
+    /// The candidate's.
+    pub candidate: Vec<u32>,
+}
+
+/// A range of integers, and what came into it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RangeUse {
+    /// The component.
+    pub component: String,
+    /// The step's number, from 1, if it is of a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    /// The node that makes the integers.
+    pub node: String,
+    /// The least and the greatest number that the integers stand for.
+    pub range: [f64; 2],
+    /// The least and the greatest number that came.
+    pub seen: [f64; 2],
+    /// The part of the range that they span.
+    pub used: f64,
+    /// The share of numbers outside of the range, which are cut.
+    pub saturated: f64,
+}
+
+/// The candidate on another executor, and how far that is from the built-in one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondOpinion {
+    /// The other executor.
+    pub executor: String,
+    /// Whether all components agree.
+    pub verdict: Verdict,
+    /// Each component on the same inputs, and the picture that the other executor alone drew.
+    pub outputs: Vec<Agreement>,
+}
+
+/// What two executors make of one component.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreement {
+    /// The component.
+    pub component: String,
+    /// The output, or `picture`.
+    pub output: String,
+    /// Signal to the difference between the two, in dB; of pictures, peak signal.
+    pub sqnr_db: f64,
+    /// The greatest difference of two elements.
+    pub max_error: f64,
+    /// The least signal to difference that passes.
+    pub least: f64,
+    /// Whether it does.
+    pub verdict: Verdict,
+}
+
+/// What would be if some layers were in float.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhatIf {
+    /// The modules or operators.
+    pub float: Vec<String>,
+    /// How many nodes they are, in all graphs.
+    pub nodes: usize,
+    /// What the checks measure then, in the order of the report's.
+    pub checks: Vec<Gain>,
+}
+
+/// A measure with some layers in float.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gain {
+    /// The tolerance's name.
+    pub name: String,
+    /// The component.
+    pub component: String,
+    /// The step's number, from 1, if it is of a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    /// The candidate's value.
+    pub before: f64,
+    /// The value with these layers in float.
+    pub after: f64,
 }
 
 /// A node's output against that of the reference's node of the same name.
@@ -296,7 +415,7 @@ mod tests {
         assert!(error.contains("is not a report: unknown field `vote`"), "{error}");
         std::fs::write(&path, Report { schema: "report/v9".into(), ..report() }.text()).expect("write");
         let error = Report::read(&path).expect_err("another version").to_string();
-        assert!(error.ends_with("field `schema` is `report/v9`, supported: report/v1"), "{error}");
+        assert!(error.ends_with("field `schema` is `report/v9`, supported: report/v2"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::SpecError;
 /// The version of a file of tolerances.
 pub const TOLERANCES_SCHEMA: &str = "tolerances/v1";
 
+/// The kinds of arithmetic, the finest first, as reports and tolerances name them.
+pub const PRECISIONS: [&str; 7] = ["float32", "float32-approximate", "float16", "w8", "w8a16", "w4a16", "w8a8"];
+
 /// Limits to use in the place of built-in ones.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,9 @@ pub struct Tolerance {
     /// The greatest value that passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most: Option<f64>,
+    /// The kinds of arithmetic that it is for, as a report names them: `w8a16`, ...; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub precisions: Vec<String>,
     /// Why the limit is where it is.
     pub reason: String,
 }
@@ -48,17 +54,24 @@ impl Tolerances {
         if file.schema != TOLERANCES_SCHEMA {
             return Err(invalid(format!("field `schema` is `{}`, supported: {TOLERANCES_SCHEMA}", file.schema)));
         }
-        for tolerance in &file.tolerances {
-            check(tolerance, known).map_err(invalid)?;
-        }
+        check(&file.tolerances, known).map_err(invalid)?;
         Ok(file)
     }
 }
 
-fn check(tolerance: &Tolerance, known: &[&str]) -> Result<(), String> {
-    let Tolerance { name, least, most, reason } = tolerance;
+/// Why these are no limits, if they are not.
+pub(crate) fn check(tolerances: &[Tolerance], known: &[&str]) -> Result<(), String> {
+    tolerances.iter().try_for_each(|tolerance| check_one(tolerance, known))
+}
+
+fn check_one(tolerance: &Tolerance, known: &[&str]) -> Result<(), String> {
+    let Tolerance { name, least, most, precisions, reason } = tolerance;
     if !known.contains(&name.as_str()) {
         return Err(format!("`{name}` is not a tolerance, expected one of {}", known.join(", ")));
+    }
+    if let Some(precision) = precisions.iter().find(|p| !PRECISIONS.contains(&p.as_str())) {
+        let known = PRECISIONS.join(", ");
+        return Err(format!("`{name}` is for `{precision}`, which is no precision, expected one of {known}"));
     }
     let limits: Vec<f64> = [*least, *most].into_iter().flatten().collect();
     if limits.is_empty() || limits.iter().any(|v| !v.is_finite()) {
@@ -85,13 +98,16 @@ mod tests {
     #[test]
     fn a_limit_has_a_known_name_a_number_and_a_reason() {
         let found = read("- {name: a_db, least: 40, reason: the eye}\n").expect("one");
-        let expect = Tolerance { name: "a_db".into(), least: Some(40.0), most: None, reason: "the eye".into() };
+        let (name, reason) = ("a_db".into(), "the eye".into());
+        let expect = Tolerance { name, least: Some(40.0), most: None, precisions: Vec::new(), reason };
         assert_eq!(found, [expect]);
         assert_eq!(
             read("- {name: c, most: 1, reason: r}\n"),
             Err("`c` is not a tolerance, expected one of a_db, b".into())
         );
         assert_eq!(read("- {name: b, reason: r}\n"), Err("`b` needs a number in `least` or `most`".into()));
+        let error = read("- {name: b, most: 1, reason: r, precisions: [w8, w9]}\n").expect_err("no precision");
+        assert!(error.starts_with("`b` is for `w9`, which is no precision, expected one of float32, "), "{error}");
         assert_eq!(read("- {name: b, most: 1, reason: ' '}\n"), Err("`b` needs a `reason`".into()));
         assert!(read("- {name: b, at_most: 1, reason: r}\n").expect_err("unknown").contains("unknown field `at_most`"));
     }

@@ -1,11 +1,11 @@
 //! The verdict: every drawing of the candidate against the reference's, every measure against its limit.
 
 use edge_ir::Tensor;
-use edge_spec::{Check, Comparison, PictureComparison, Verdict};
+use edge_spec::{Agreement, Check, Comparison, PictureComparison, RangeUse, Verdict};
 
 use crate::drawing::{Drawing, aligned};
-use crate::metrics::{conditioning, pictures, rounded, tensors};
-use crate::place::{SCHEDULER, TEXT_ENCODER, UNET};
+use crate::metrics::{MOST_DB, conditioning, pictures, rounded, tensors};
+use crate::place::{SCHEDULER, TEXT_ENCODER, UNET, place};
 use crate::{Limits, Precision, Saturation};
 
 /// What both models made.
@@ -23,9 +23,27 @@ pub struct Evidence<'a> {
     pub precisions: Precisions,
     /// The share of numbers that are cut, at each place where activations become integers.
     pub saturation: &'a [Saturation],
+    /// How far another executor is from the built-in one, where it was asked.
+    pub second: &'a [Apart],
     /// The shares of pictures that show what was asked for, the candidate's first, where a judge read them.
     pub accuracy: Option<(f64, f64)>,
 }
+
+/// What two executors make of one output of a component, at its worst.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Apart {
+    /// The component.
+    pub component: String,
+    /// The output, or [`PICTURE`].
+    pub output: String,
+    /// Signal to the difference of the two, in dB; of the picture, peak signal.
+    pub sqnr_db: f64,
+    /// The greatest difference of two elements.
+    pub max_error: f64,
+}
+
+/// The output that the other executor's whole drawing is.
+pub const PICTURE: &str = "picture";
 
 /// The arithmetic of the candidate's components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +65,10 @@ pub struct Findings {
     pub tensors: Vec<Comparison>,
     /// Every picture.
     pub pictures: Vec<PictureComparison>,
+    /// The ranges of the candidate's integers.
+    pub ranges: Vec<RangeUse>,
+    /// What another executor makes of it.
+    pub second: Vec<Agreement>,
 }
 
 /// Names of tensors in a report.
@@ -54,8 +76,12 @@ const CONTEXT: &str = "context";
 const OUTPUT: &str = "unet_output";
 const LATENT: &str = "latent";
 
+/// The checks of another executor.
+const EXECUTORS: &str = "executors_sqnr_db";
+const EXECUTORS_PICTURE: &str = "executors_picture_psnr_db";
+
 /// A wrong shape has no signal at all.
-const NOTHING: f64 = -crate::metrics::MOST_DB;
+const NOTHING: f64 = -MOST_DB;
 
 impl Findings {
     /// Whether no check fails.
@@ -88,6 +114,8 @@ pub fn judge(evidence: &Evidence<'_>, limits: &Limits) -> Findings {
     court.saturation(evidence.decoder);
     court.pictures();
     court.accuracy();
+    court.second();
+    court.findings.ranges = evidence.saturation.iter().map(range).collect();
     court.findings
 }
 
@@ -187,9 +215,9 @@ impl Court<'_> {
     /// The worst place of a component.
     fn saturation(&mut self, component: &str) {
         let here = self.evidence.saturation.iter().filter(|s| s.component == component);
-        let Some(worst) = here.reduce(|a, b| if b.share > a.share { b } else { a }) else { return };
+        let Some(worst) = here.reduce(|a, b| if b.share() > a.share() { b } else { a }) else { return };
         let step = worst.step.map_or_else(String::new, |step| format!(", step {}", step + 1));
-        self.check("saturated_share", component, (worst.step, format!("`{}`{step}", worst.node)), worst.share);
+        self.check("saturated_share", component, (worst.step, format!("`{}`{step}", worst.node)), worst.share());
     }
 
     fn float16(&mut self) {
@@ -217,7 +245,12 @@ impl Court<'_> {
             let values = found.iter().map(|(prompt, d)| (*prompt, of(d)));
             values.reduce(|a, b| if b.1 < a.1 { b } else { a })
         };
-        let worst = [("picture_psnr_db", least(&psnr)), ("picture_ssim", least(&ssim))];
+        let perceived = found.iter().filter_map(|(prompt, d)| Some((*prompt, d.as_ref()?.ssimulacra2?)));
+        let worst = [
+            ("picture_psnr_db", least(&psnr)),
+            ("picture_ssim", least(&ssim)),
+            ("picture_ssimulacra2", perceived.reduce(|a, b| if b.1 < a.1 { b } else { a })),
+        ];
         for (name, worst) in worst {
             if let Some((prompt, value)) = worst {
                 self.check(name, &decoder, (None, format!("prompt {prompt}")), value);
@@ -225,9 +258,33 @@ impl Court<'_> {
         }
         let of = |(prompt, d): (usize, Option<pictures::Difference>)| {
             let d = d?;
-            Some(PictureComparison { prompt, psnr_db: d.psnr_db, ssim: d.ssim, max_error: d.max_error })
+            let pictures::Difference { psnr_db, ssim, ssimulacra2, max_error } = d;
+            Some(PictureComparison { prompt, psnr_db, ssim, ssimulacra2, max_error })
         };
         self.findings.pictures = found.into_iter().filter_map(of).collect();
+    }
+
+    /// The worst output of each component, and the picture.
+    fn second(&mut self) {
+        let name = |apart: &Apart| if apart.output == PICTURE { EXECUTORS_PICTURE } else { EXECUTORS };
+        let mut worst: Vec<&Apart> = Vec::new();
+        for apart in self.evidence.second {
+            let least = self.limits.get(name(apart), self.precision(&place(&apart.component, "").component)).least;
+            let least = least.unwrap_or(-MOST_DB);
+            let verdict = if apart.sqnr_db >= least { Verdict::Pass } else { Verdict::Fail };
+            let Apart { component, output, sqnr_db, max_error } = apart.clone();
+            self.findings.second.push(Agreement { component, output, sqnr_db, max_error, least, verdict });
+            match worst.iter_mut().find(|w| (&w.component, name(w)) == (&apart.component, name(apart))) {
+                Some(there) if there.sqnr_db > apart.sqnr_db => *there = apart,
+                Some(_) => {}
+                None => worst.push(apart),
+            }
+        }
+        for apart in worst {
+            let component = place(&apart.component, "").component;
+            let at = (None, format!("`{}` of {}", apart.output, apart.component));
+            self.check(name(apart), &component, at, apart.sqnr_db);
+        }
     }
 
     fn accuracy(&mut self) {
@@ -235,6 +292,19 @@ impl Court<'_> {
             let at = format!("{} of the pictures, {} of the reference's", percent(candidate), percent(reference));
             self.check("prompt_accuracy_loss", "pipeline", (None, at), rounded(reference - candidate));
         }
+    }
+}
+
+fn range(saturation: &Saturation) -> RangeUse {
+    let ends = |ends: [f32; 2]| ends.map(|v| rounded(f64::from(v)));
+    RangeUse {
+        component: saturation.component.clone(),
+        step: saturation.step.map(|step| step + 1),
+        node: saturation.node.clone(),
+        range: ends(saturation.range),
+        seen: ends(saturation.seen),
+        used: saturation.range_use(),
+        saturated: saturation.share(),
     }
 }
 
@@ -296,6 +366,7 @@ mod tests {
             decoder: "vae_decoder",
             precisions,
             saturation: &[],
+            second: &[],
             accuracy: Some((0.9, 0.9)),
         };
         let findings = judge(&evidence, &Limits::default());

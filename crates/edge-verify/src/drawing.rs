@@ -1,5 +1,6 @@
 //! What a model made of one prompt: the values that its components hand on to each other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use edge_ir::Tensor;
@@ -25,21 +26,25 @@ pub struct Drawing {
 /// `[n, c, 1, rows]`, and run both prompts as one batch, the prompt last. `None` if the shapes have nothing to do with
 /// each other.
 pub fn aligned(candidate: &Tensor, reference: &Tensor) -> Option<Vec<f32>> {
-    let mut numbers = candidate.to_f32s();
-    let mut shape = candidate.ty.shape.clone();
-    let count: usize = reference.ty.shape.iter().product();
+    aligned_to(&candidate.to_f32s(), &candidate.ty.shape, &reference.ty.shape).map(Cow::into_owned)
+}
+
+/// The same for the numbers of a tensor, and a reference of which the shape is known.
+pub fn aligned_to<'n>(numbers: &'n [f32], shape: &[usize], reference: &[usize]) -> Option<Cow<'n, [f32]>> {
+    let (mut numbers, mut shape) = (numbers, shape.to_vec());
+    let count: usize = reference.iter().product();
     let doubled = numbers.len() == 2 * count && shape.first().is_some_and(|n| n % 2 == 0);
     if doubled {
-        numbers.drain(..count);
+        numbers = &numbers[count..];
         shape[0] /= 2;
     }
     if numbers.len() != count || numbers.is_empty() {
         return None;
     }
     let plain = |shape: &[usize]| shape.iter().copied().filter(|d| *d != 1).collect::<Vec<_>>();
-    let (found, wanted) = (plain(&shape), plain(&reference.ty.shape));
+    let (found, wanted) = (plain(&shape), plain(reference));
     if found == wanted {
-        return Some(numbers);
+        return Some(Cow::Borrowed(numbers));
     }
     // The last two dimensions that are not 1 are exchanged.
     let (end, start) = (wanted.len(), wanted.len().checked_sub(2)?);
@@ -51,7 +56,7 @@ pub fn aligned(candidate: &Tensor, reference: &Tensor) -> Option<Vec<f32>> {
     let turned = numbers
         .chunks_exact(rows * columns)
         .flat_map(|matrix| (0..columns).flat_map(move |c| (0..rows).map(move |r| matrix[r * columns + c])));
-    Some(turned.collect())
+    Some(Cow::Owned(turned.collect()))
 }
 
 #[cfg(test)]

@@ -179,6 +179,18 @@ mod tests {
     struct First;
 
     impl Executor for First {
+        fn name(&self) -> &'static str {
+            "judge"
+        }
+
+        fn inputs(&self) -> &[(String, TensorType)] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[(String, TensorType)] {
+            &[]
+        }
+
         fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
             Ok(vec![Tensor::f32s([1, 2], &inputs[0].to_f32s()[..2])])
         }

@@ -6,21 +6,25 @@
 
 mod checks;
 mod drawing;
+mod floats;
 mod judge;
 pub mod metrics;
 mod page;
 mod place;
 mod precision;
 mod profile;
+mod sample;
 mod saturation;
 mod tolerances;
 
-pub use checks::{Evidence, Findings, Precisions, judge};
-pub use drawing::{Drawing, aligned};
+pub use checks::{Apart, Evidence, Findings, PICTURE, Precisions, judge};
+pub use drawing::{Drawing, aligned, aligned_to};
+pub use floats::{FloatError, Weights, in_float};
 pub use judge::{Error, Judge, Share, Tally};
 pub use page::{PageError, Shown, ShownStep, page};
 pub use place::{Landmark, Place, SCHEDULER, TEXT_ENCODER, UNET, comparable, landmarks, place};
 pub use precision::Precision;
 pub use profile::{Measure, Run, profile};
-pub use saturation::{Quantizer, Saturation, quantizers, share_outside};
+pub use sample::{Histogram, Sample};
+pub use saturation::{Quantizer, Saturation, quantizers};
 pub use tolerances::Limits;

@@ -4,7 +4,7 @@
 //! `sampler`, and `unet.steps.1.prompt.down_blocks.0.resnets.0.conv1` of the graph `pipeline`. A [`Place`] is the same for
 //! all of them, so that models of different forms can be compared node by node.
 
-use edge_ir::{Graph, Node, ValueId};
+use edge_ir::{Graph, Node, ValueId, View};
 
 /// The scheduler's step, which is in the UNet's graphs or outside of all.
 pub const SCHEDULER: &str = "scheduler";
@@ -129,16 +129,37 @@ pub fn landmarks(component: &str, graph: &Graph) -> Vec<(Landmark, ValueId)> {
     found.into_iter().collect()
 }
 
+/// Scores of an attention that have more bytes are not compared: nothing else holds so much in memory, and what follows
+/// from them is compared.
+const MOST_SCORES: u64 = 8 << 20;
+
 /// The nodes whose outputs can be compared: those that depend on an input, and are numbers.
 pub fn comparable(graph: &Graph) -> Vec<usize> {
+    let scores = scores(graph);
     let mut fed: std::collections::BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
     let mut found = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate() {
         if node.inputs.iter().flatten().any(|id| fed.contains(id)) {
             fed.extend(&node.outputs);
-            if is_number(graph, node) {
+            if is_number(graph, node) && !scores.contains(&index) {
                 found.push(index);
             }
+        }
+    }
+    found
+}
+
+/// The nodes that make an attention's large scores: a `Softmax`, and what leads to it from the product before it.
+fn scores(graph: &Graph) -> std::collections::BTreeSet<usize> {
+    let view = View::new(graph);
+    let large = |node: &Node| node.outputs.first().is_some_and(|id| graph.ty(*id).bytes() > MOST_SCORES);
+    let mut found = std::collections::BTreeSet::new();
+    for (index, node) in graph.nodes.iter().enumerate().filter(|(_, node)| node.op.name == "Softmax" && large(node)) {
+        found.insert(index);
+        let mut input = node.inputs.first().copied().flatten();
+        while let Some((index, maker)) = input.and_then(|id| view.any_maker(id)).filter(|(_, node)| large(node)) {
+            found.insert(index);
+            input = maker.inputs.first().copied().flatten().filter(|_| maker.op.name != "MatMul");
         }
     }
     found

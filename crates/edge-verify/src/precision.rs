@@ -23,21 +23,10 @@ pub enum Precision {
     W8A8,
 }
 
-/// Name and kind.
-const NAMES: &[(Precision, &str)] = &[
-    (Precision::Float32, "float32"),
-    (Precision::Approximate, "float32-approximate"),
-    (Precision::Float16, "float16"),
-    (Precision::W8, "w8"),
-    (Precision::W8A16, "w8a16"),
-    (Precision::W4A16, "w4a16"),
-    (Precision::W8A8, "w8a8"),
-];
-
 impl Precision {
     /// Its name.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|row| row.0 == self).map_or("float32", |row| row.1)
+        edge_spec::PRECISIONS[self as usize]
     }
 
     /// The arithmetic of a graph: the width that most of its quantized activations and weights have.

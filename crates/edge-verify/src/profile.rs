@@ -8,23 +8,33 @@
 use std::collections::BTreeMap;
 
 use edge_ir::{Graph, ValueId};
-use edge_spec::{Check, Layer, Profile};
+use edge_spec::{Check, Layer, LayerHistogram, Profile};
 
 use crate::metrics::{MOST_DB, rounded};
 use crate::place::place;
+use crate::sample::Histogram;
+use crate::saturation::quantizers;
 
 /// How far below its inputs the culprit's signal to error is, in dB: an error of twice their size.
 const JUMP_DB: f64 = 6.0;
 /// How far above that of the check that failed it may be: what follows a fault in a part of a network dilutes it.
 const DILUTION_DB: f64 = 6.0;
 
+/// Layers whose histograms are kept.
+const HISTOGRAMS: usize = 12;
+
+/// A layer, and where its values lie.
+type Found = (Layer, Option<LayerHistogram>);
+
 /// What was found of one node's output.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
     /// Signal to error, in dB.
     pub sqnr_db: f64,
     /// The candidate's greatest magnitude as a part of what float16 holds.
     pub float16_use: f64,
+    /// Where the values of both lie.
+    pub histogram: Option<Histogram>,
 }
 
 /// One run of a graph of the candidate.
@@ -45,11 +55,13 @@ pub struct Run<'a> {
 pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profile {
     let sqnr = failed.filter(|check| check.name.ends_with("sqnr_db")).map(|check| check.value + DILUTION_DB);
     let least_db = sqnr.map_or(least_db, |db| db.max(least_db));
-    let mut layers = Vec::new();
+    let mut found = Vec::new();
     let mut carried = MOST_DB;
     for run in runs {
-        carried = run.layers(least_db, failed.is_some(), carried, &mut layers);
+        carried = run.layers(least_db, failed.is_some(), carried, &mut found);
     }
+    let histograms = worst(&found);
+    let layers: Vec<Layer> = found.into_iter().map(|(layer, _)| layer).collect();
     let suspect = |layer: &Layer, check: &Check| {
         // What moved into the text encoder is of all steps.
         let here = layer.step.is_none_or(|step| check.step.is_none_or(|failed| failed == step));
@@ -57,13 +69,29 @@ pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profi
         here && layer.component == check.component && spoiled
     };
     let culprit = failed.and_then(|check| layers.iter().find(|layer| suspect(layer, check)).cloned());
-    Profile { culprit, layers }
+    Profile { culprit, layers, histograms }
+}
+
+/// The histograms of the layers with the greatest errors, the worst step of each.
+fn worst(found: &[Found]) -> Vec<LayerHistogram> {
+    let mut found: Vec<_> = found.iter().filter_map(|(layer, h)| Some((layer.sqnr_db, h.as_ref()?))).collect();
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut worst: Vec<LayerHistogram> = Vec::new();
+    for (_, histogram) in found {
+        let same = |h: &LayerHistogram| (&h.component, &h.node) == (&histogram.component, &histogram.node);
+        if worst.len() < HISTOGRAMS && !worst.iter().any(same) {
+            worst.push(histogram.clone());
+        }
+    }
+    worst
 }
 
 impl Run<'_> {
     /// Adds this run's layers; takes and gives the signal to error that goes from graph to graph.
-    fn layers(&self, least_db: f64, failed: bool, carried: f64, layers: &mut Vec<Layer>) -> f64 {
+    fn layers(&self, least_db: f64, failed: bool, carried: f64, found: &mut Vec<Found>) -> f64 {
         let measured = self.credible(least_db, failed);
+        let ranges: BTreeMap<ValueId, [f32; 2]> =
+            quantizers(self.component, self.graph).into_iter().map(|q| (q.input, q.range)).collect();
         let mut quality: BTreeMap<ValueId, f64> = self.graph.inputs.iter().map(|id| (*id, carried)).collect();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let inputs = node.inputs.iter().flatten().filter_map(|id| quality.get(id)).copied();
@@ -73,7 +101,7 @@ impl Run<'_> {
             quality.extend(node.outputs.iter().map(|id| (*id, sqnr)));
             let place = place(self.component, &node.name);
             let Some(measure) = measure.filter(|_| !place.negative) else { continue };
-            layers.push(Layer {
+            let layer = Layer {
                 component: place.component,
                 step: place.step.or(self.step).map(|step| step + 1),
                 node: place.node,
@@ -81,7 +109,10 @@ impl Run<'_> {
                 input_sqnr_db: rounded(input),
                 sqnr_db: measure.sqnr_db,
                 float16_use: measure.float16_use,
-            });
+            };
+            let range = node.outputs.first().and_then(|id| ranges.get(id));
+            let histogram = measure.histogram.as_ref().map(|histogram| shown(&layer, histogram, range.copied()));
+            found.push((layer, histogram));
         }
         self.graph.outputs.iter().filter_map(|id| quality.get(id)).copied().reduce(f64::min).unwrap_or(carried)
     }
@@ -89,7 +120,7 @@ impl Run<'_> {
     /// The measures of nodes that are the reference's: a bad one counts only if a reader of it, or the caller, has the
     /// error too. What the caller gets from a node that the reference lacks has it if a check
     /// failed.
-    fn credible(&self, least_db: f64, failed: bool) -> BTreeMap<usize, Measure> {
+    fn credible(&self, least_db: f64, failed: bool) -> BTreeMap<usize, &Measure> {
         let readers = self.graph.consumers();
         // Whether an error in a node's output reaches what is measured after it; from the last node to the first.
         let mut spreads = vec![false; self.graph.nodes.len()];
@@ -105,7 +136,21 @@ impl Run<'_> {
             spreads[index] = seen;
         }
         let credible = |(index, measure): (&usize, &Measure)| measure.sqnr_db >= least_db || spreads[*index];
-        self.measures.iter().filter(|(index, measure)| credible((*index, *measure))).map(|(i, m)| (*i, *m)).collect()
+        self.measures.iter().filter(|(index, measure)| credible((*index, *measure))).map(|(i, m)| (*i, m)).collect()
+    }
+}
+
+fn shown(layer: &Layer, histogram: &Histogram, range: Option<[f32; 2]>) -> LayerHistogram {
+    let ends = |ends: [f32; 2]| ends.map(|v| rounded(f64::from(v)));
+    LayerHistogram {
+        component: layer.component.clone(),
+        step: layer.step,
+        node: layer.node.clone(),
+        sqnr_db: layer.sqnr_db,
+        span: ends(histogram.span),
+        range: range.map(ends),
+        reference: histogram.reference.clone(),
+        candidate: histogram.candidate.clone(),
     }
 }
 
@@ -129,7 +174,8 @@ mod tests {
 
     fn profiled(measures: &[(usize, f64)]) -> (Option<String>, Vec<String>) {
         let graph = graph();
-        let measures = measures.iter().map(|(i, db)| (*i, Measure { sqnr_db: *db, float16_use: 0.0 })).collect();
+        let measures = measures.iter().map(|(i, db)| (*i, Measure { sqnr_db: *db, float16_use: 0.0, histogram: None }));
+        let measures = measures.collect();
         let run = Run { component: "unet", step: Some(0), graph: &graph, measures: &measures };
         let check = Check {
             name: "unet_output_sqnr_db".into(),

@@ -20,7 +20,7 @@ pub struct Quantizer {
     pub range: [f32; 2],
 }
 
-/// The share of a tensor's elements that are cut, at its worst place.
+/// What came to one place in one step: the share of elements that are cut, and how much of the range is used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saturation {
     /// The component.
@@ -29,8 +29,49 @@ pub struct Saturation {
     pub node: String,
     /// The step's index, if it is of a step.
     pub step: Option<usize>,
-    /// The share.
-    pub share: f64,
+    /// Numbers that came.
+    pub count: u64,
+    /// How many of them are cut.
+    pub cut: u64,
+    /// The least and the greatest number that is not cut.
+    pub range: [f32; 2],
+    /// The least and the greatest number that came.
+    pub seen: [f32; 2],
+}
+
+impl Saturation {
+    /// Nothing came yet.
+    pub fn new(quantizer: &Quantizer, step: Option<usize>) -> Self {
+        let Place { component, node, step: own, .. } = quantizer.place.clone();
+        let seen = [f32::INFINITY, f32::NEG_INFINITY];
+        Self { component, node, step: own.or(step), count: 0, cut: 0, range: quantizer.range, seen }
+    }
+
+    /// These numbers came.
+    pub fn add(&mut self, numbers: &[f32]) {
+        let (inside, [low, high]) = (self.range[0]..=self.range[1], &mut self.seen);
+        self.count += numbers.len() as u64;
+        for v in numbers {
+            self.cut += u64::from(!inside.contains(v));
+            if v.is_finite() {
+                (*low, *high) = (low.min(*v), high.max(*v));
+            }
+        }
+    }
+
+    /// The share of the numbers that are cut.
+    #[expect(clippy::cast_precision_loss, reason = "a share, shown to six digits")]
+    pub fn share(&self) -> f64 {
+        rounded(self.cut as f64 / self.count.max(1) as f64)
+    }
+
+    /// The part of the range that the numbers span: 1 for all of it, and at most.
+    pub fn range_use(&self) -> f64 {
+        let width = |[low, high]: [f32; 2]| f64::from(high) - f64::from(low);
+        let [low, high] = self.range;
+        let seen = self.seen.map(|v| v.clamp(low, high));
+        rounded((width(seen) / width(self.range)).clamp(0.0, 1.0))
+    }
 }
 
 /// The places of a component's graph at which activations become integers.
@@ -46,13 +87,6 @@ pub fn quantizers(component: &str, graph: &Graph) -> Vec<Quantizer> {
         Some(Quantizer { place: place(component, &node.name), input, range })
     });
     found.collect()
-}
-
-/// The share of numbers that are outside of a range.
-#[expect(clippy::cast_precision_loss, reason = "a share, shown to six digits")]
-pub fn share_outside(numbers: &[f32], [low, high]: [f32; 2]) -> f64 {
-    let outside = numbers.iter().filter(|v| !(low..=high).contains(*v)).count();
-    rounded(outside as f64 / numbers.len().max(1) as f64)
 }
 
 #[cfg(test)]
@@ -77,6 +111,15 @@ mod tests {
         let [low, high] = found[0].range;
         assert!((low + 1.05).abs() < 1e-5 && (high - 24.55).abs() < 1e-5, "{low} {high}");
         let numbers = [-2.0, -1.04, 0.0, 1.0, 24.5, 24.6, f32::NAN, 3.0];
-        assert!((share_outside(&numbers, found[0].range) - 0.375).abs() < 1e-9);
+        let mut place = Saturation::new(&found[0], Some(1));
+        place.add(&numbers);
+        assert!((place.share() - 0.375).abs() < 1e-9);
+        place.add(&[1.0; 8]);
+        assert!((place.share() - 0.1875).abs() < 1e-9);
+        assert_eq!((place.seen, place.step), ([-2.0, 24.6], Some(1)));
+        assert!((place.range_use() - 1.0).abs() < 1e-9);
+        let mut half = Saturation::new(&found[0], None);
+        half.add(&[1.0, 13.8]);
+        assert!((half.range_use() - 0.5).abs() < 1e-5, "{}", half.range_use());
     }
 }

@@ -1,6 +1,6 @@
 //! What is asked of a model unless a file says otherwise: a limit for each measure and kind of arithmetic, and why.
 
-use edge_spec::{Tolerance, Tolerances};
+use edge_spec::Tolerance;
 
 use crate::Precision;
 
@@ -61,6 +61,12 @@ const ROWS: &[Row] = &[
         reason: "structure is what a picture shows",
     },
     Row {
+        name: "picture_ssimulacra2",
+        least: true,
+        limits: [95.0, 90.0, 80.0, 30.0, 30.0, f64::MAX, f64::MAX],
+        reason: "on this measure's scale nobody sees a difference above 90, and 30 is low quality; from 128 pixels on",
+    },
+    Row {
         name: "float16_use",
         least: false,
         limits: [f64::MAX, f64::MAX, 1.0, f64::MAX, f64::MAX, f64::MAX, f64::MAX],
@@ -79,6 +85,18 @@ const ROWS: &[Row] = &[
         reason: "below this a layer's output is not the reference's: where `--bisect` looks for a culprit",
     },
     Row {
+        name: "executors_sqnr_db",
+        least: true,
+        limits: [90.0, 90.0, 90.0, 90.0, 45.0, 45.0, 25.0],
+        reason: "two executors differ by sums in another order, after which a value in integers may be one more or less",
+    },
+    Row {
+        name: "executors_picture_psnr_db",
+        least: true,
+        limits: [60.0, 60.0, 60.0, 60.0, 35.0, 35.0, 25.0],
+        reason: "a whole drawing on the other executor, with its own differences passed on",
+    },
+    Row {
         name: "prompt_accuracy_loss",
         least: false,
         limits: [0.005, 0.005, 0.005, 0.005, 0.005, 0.015, 0.01],
@@ -93,9 +111,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The built-in ones, and those of a file in their place.
-    pub fn new(file: Option<Tolerances>) -> Self {
-        Self { given: file.map(|f| f.tolerances).unwrap_or_default() }
+    /// The built-in ones, and these in their place; of several that fit, the first.
+    pub fn new(given: Vec<Tolerance>) -> Self {
+        Self { given }
     }
 
     /// The names of all measures that are limited.
@@ -105,7 +123,10 @@ impl Limits {
 
     /// The limit of a measure for a kind of arithmetic. An unknown measure has none.
     pub fn get(&self, name: &str, precision: Precision) -> Tolerance {
-        if let Some(tolerance) = self.given.iter().find(|t| t.name == name) {
+        let speaks = |t: &&Tolerance| {
+            t.name == name && (t.precisions.is_empty() || t.precisions.iter().any(|p| p == precision.name()))
+        };
+        if let Some(tolerance) = self.given.iter().find(speaks) {
             return tolerance.clone();
         }
         let row = ROWS.iter().find(|row| row.name == name);
@@ -115,6 +136,7 @@ impl Limits {
             name: name.into(),
             least: limit.filter(|_| least),
             most: limit.filter(|_| !least),
+            precisions: Vec::new(),
             reason: row.map_or("", |row| row.reason).into(),
         }
     }
@@ -126,10 +148,17 @@ mod tests {
 
     #[test]
     fn a_file_takes_the_place_of_a_built_in_limit() {
-        let given = Tolerance { name: "picture_ssim".into(), least: Some(0.5), most: None, reason: "a sketch".into() };
-        let file = Tolerances { schema: String::new(), tolerances: vec![given.clone()] };
-        let limits = Limits::new(Some(file));
-        assert_eq!(limits.get("picture_ssim", Precision::W8A8), given);
+        let given = |least: f64, precisions: &[&str]| Tolerance {
+            name: "picture_ssim".into(),
+            least: Some(least),
+            most: None,
+            precisions: precisions.iter().map(|name| (*name).to_owned()).collect(),
+            reason: "a sketch".into(),
+        };
+        let (coarse, all) = (given(0.5, &["w8a8", "w4a16"]), given(0.8, &[]));
+        let limits = Limits::new(vec![coarse.clone(), all.clone()]);
+        assert_eq!(limits.get("picture_ssim", Precision::W8A8), coarse);
+        assert_eq!(limits.get("picture_ssim", Precision::W8A16), all);
         assert_eq!(limits.get("picture_psnr_db", Precision::W8A16).least, Some(28.0));
         assert_eq!(limits.get("conditioning_deviation", Precision::W8A8).most, Some(0.05));
         assert_eq!(limits.get("float16_use", Precision::Float32).most, None);
@@ -154,7 +183,8 @@ mod tests {
     fn coarser_arithmetic_is_asked_for_no_more() {
         for row in ROWS {
             let [finest, rest @ ..] = row.limits;
-            let bounded = rest.iter().all(|v| if row.least { *v <= finest } else { *v >= finest });
+            let given = rest.iter().filter(|v| **v < f64::MAX);
+            let bounded = given.copied().all(|v| if row.least { v <= finest } else { v >= finest });
             assert!(bounded || finest.to_bits() == f64::MAX.to_bits(), "{}", row.name);
         }
     }

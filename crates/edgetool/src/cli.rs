@@ -2,6 +2,7 @@
 
 mod package;
 mod quantize;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use edge_passes::StopAfter;
 
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
+pub(crate) use verify::{Executor, Verify};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
 ///
@@ -416,65 +418,6 @@ const EVAL_EXAMPLES: &str = "Examples:
       -i ids.safetensors -o hidden.safetensors
   edgetool eval edgefusion-onnx/text_encoder/model.onnx \\
       -i ids.safetensors -o hidden.safetensors --repeat 5 --format json";
-
-/// Say whether a model does what another does.
-///
-/// Both draw the same prompts on the same noise. What their components hand on is compared in the order of use, so that
-/// the first check that fails names the component at fault. The answer is the exit code: 0 for pass, 1 for fail. The
-/// report is written beside the candidate's manifest, or into a folder.
-#[derive(Debug, clap::Args)]
-#[command(after_help = VERIFY_EXAMPLES)]
-pub(crate) struct Verify {
-    /// The model to judge: a converted folder, or a checkpoint
-    #[arg(value_name = "CANDIDATE")]
-    pub(crate) candidate: PathBuf,
-    /// What it has to be like: a converted folder, a checkpoint, or a safetensors file of golden values
-    #[arg(long, value_name = "REFERENCE")]
-    pub(crate) against: PathBuf,
-    /// Prompts, one a line; two after each other are drawn on the same noise [default: four built-in ones]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) prompts: Option<PathBuf>,
-    /// Use the first prompts only
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<std::num::NonZero<usize>>,
-    /// Seed of the first two pictures' noise; each further two have the next seed
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// Compare prompt accuracies too, by this judge: a folder with `judge.json`
-    #[arg(short, long, value_name = "FOLDER")]
-    pub(crate) judge: Option<PathBuf>,
-    /// YAML file with limits to use in the place of the built-in ones
-    #[arg(long, value_name = "FILE")]
-    pub(crate) thresholds: Option<PathBuf>,
-    /// Compare every layer as well, and name the first that is at fault
-    #[arg(long)]
-    pub(crate) bisect: bool,
-    /// Write the report into this folder [default: beside the candidate's manifest]
-    #[arg(short, long, value_name = "FOLDER")]
-    pub(crate) report: Option<PathBuf>,
-    /// Replace the report's folder if it is there
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// Diffusers folder with the configurations and the tokenizer, for a single file
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) config: Option<PathBuf>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// How to show the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
-    /// Say nothing but the result and errors
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    pub(crate) quiet: bool,
-}
-
-const VERIFY_EXAMPLES: &str = "Examples:
-  edgetool verify edgefusion-onnx --against tests/fixtures/edgefusion
-  edgetool verify edgefusion-qnn --against tests/fixtures/edgefusion \\
-      --bisect --report report";
 
 fn parse_opset(text: &str) -> Result<u32, String> {
     let known = edge_ir::onnx::OPSETS.iter().map(|(opset, _)| *opset);

@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 /// Bits of the mantissa that tell bins apart.
 const MANTISSA: u32 = 6;
 
@@ -20,30 +18,40 @@ const BINS: usize = 1 << (31 - DROPPED);
 /// Bins below this one hold finite numbers.
 const FINITE: usize = 0xff << MANTISSA;
 
-/// Numbers that are counted together.
-const CHUNK: usize = 1 << 16;
+/// Bins of the numbers of one sign and exponent.
+const PAGE: usize = 1 << MANTISSA;
 
 /// How many values fell into each bin.
 ///
 /// Bins are numbered in the order of their values: `0` begins at zero, `-1` ends there. Both zeros are in bin `0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    bins: BTreeMap<i16, u64>,
+    /// Counts of [`PAGE`] bins, by the number of the first one over [`PAGE`]. None is without values.
+    pages: BTreeMap<i16, Box<[u64; PAGE]>>,
 }
 
 impl Histogram {
-    /// Counts the finite ones of `values`; returns how many are not finite.
+    /// Counts the finite ones of `values`, of which there are less than 2^32; returns how many are not finite.
     pub fn count(&mut self, values: &[f32]) -> u64 {
-        let table = || vec![0_u64; 2 * BINS];
-        let counts = values.par_chunks(CHUNK).fold(table, tally).reduce(table, |mut sum, other| {
-            sum.iter_mut().zip(&other).for_each(|(a, b)| *a += b);
-            sum
-        });
         let mut lost = 0;
-        for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-            match bin(index) {
-                Some(bin) => *self.bins.entry(bin).or_default() += count,
-                None => lost += count,
+        let mut table = vec![0_u32; 2 * BINS];
+        tally(&mut table, values);
+        for (index, counts) in table.as_chunks::<PAGE>().0.iter().enumerate() {
+            if counts.iter().fold(0, |any, count| any | count) == 0 {
+                continue;
+            }
+            match page(index) {
+                Some(number) => {
+                    let known = self.pages.entry(number).or_insert_with(|| Box::new([0; PAGE]));
+                    let add = |(sum, count): (&mut u64, &u32)| *sum += u64::from(*count);
+                    // Below zero, bins stand in the order opposite to that of their magnitudes.
+                    if number < 0 {
+                        known.iter_mut().rev().zip(counts).for_each(add);
+                    } else {
+                        known.iter_mut().zip(counts).for_each(add);
+                    }
+                }
+                None => lost += counts.iter().map(|count| u64::from(*count)).sum::<u64>(),
             }
         }
         lost
@@ -51,30 +59,40 @@ impl Histogram {
 
     /// Adds what another one counted.
     pub fn merge(&mut self, other: &Self) {
-        for (bin, count) in &other.bins {
-            *self.bins.entry(*bin).or_default() += count;
+        for (number, counts) in &other.pages {
+            let known = self.pages.entry(*number).or_insert_with(|| Box::new([0; PAGE]));
+            known.iter_mut().zip(&**counts).for_each(|(sum, count)| *sum += count);
         }
     }
 
     /// How many values were counted.
     pub fn total(&self) -> u64 {
-        self.bins.values().sum()
+        self.pages.values().flat_map(|counts| counts.iter()).sum()
+    }
+
+    /// Bins that are not empty, in order, and what fell into them.
+    fn bins(&self) -> impl DoubleEndedIterator<Item = (i16, u64)> {
+        let bins = self.pages.iter().flat_map(|(page, counts)| {
+            let first = page << MANTISSA;
+            (0..1 << MANTISSA).zip(**counts).map(move |(place, count): (i16, u64)| (first + place, count))
+        });
+        bins.filter(|(_, count)| *count > 0)
     }
 
     /// Least and greatest value that a bin holds, as an interval, and the number of values in it, in the order of the
     /// values.
     pub fn intervals(&self) -> impl DoubleEndedIterator<Item = ([f64; 2], u64)> {
-        self.bins.iter().map(|(bin, count)| (interval(*bin), *count))
+        self.bins().map(|(bin, count)| (interval(bin), count))
     }
 
     /// Runs of neighbouring bins that are not empty: the first one's number, and the counts.
     pub(super) fn runs(&self) -> Vec<(i16, Vec<u64>)> {
         let mut runs: Vec<(i16, Vec<u64>)> = Vec::new();
         let mut next = None;
-        for (bin, count) in &self.bins {
+        for (bin, count) in self.bins() {
             match runs.last_mut() {
-                Some((_, counts)) if next == Some(*bin) => counts.push(*count),
-                _ => runs.push((*bin, vec![*count])),
+                Some((_, counts)) if next == Some(bin) => counts.push(count),
+                _ => runs.push((bin, vec![count])),
             }
             next = bin.checked_add(1);
         }
@@ -83,38 +101,39 @@ impl Histogram {
 
     /// The histogram of [`Histogram::runs`]; `None` if they are not such runs.
     pub(super) fn of_runs(runs: &[(i16, Vec<u64>)]) -> Option<Self> {
-        let mut bins = BTreeMap::new();
+        let mut pages: BTreeMap<i16, Box<[u64; PAGE]>> = BTreeMap::new();
+        let mut last = None;
         for (first, counts) in runs {
             for (offset, count) in counts.iter().enumerate() {
                 let bin = first.checked_add(i16::try_from(offset).ok()?)?;
                 let known = usize::from(if bin < 0 { (-1 - bin).unsigned_abs() } else { bin.unsigned_abs() }) < FINITE;
-                let after = bins.last_key_value().is_none_or(|(last, _)| *last < bin);
-                if *count == 0 || !known || !after {
+                if *count == 0 || !known || last.is_some_and(|last| last >= bin) {
                     return None;
                 }
-                bins.insert(bin, *count);
+                last = Some(bin);
+                let page = pages.entry(bin >> MANTISSA).or_insert_with(|| Box::new([0; PAGE]));
+                page[usize::from(bin.cast_unsigned()) % PAGE] = *count;
             }
         }
-        Some(Self { bins })
+        Some(Self { pages })
     }
 }
 
-fn tally(mut counts: Vec<u64>, values: &[f32]) -> Vec<u64> {
+/// Adds values to counts by their first bits.
+fn tally(table: &mut [u32], values: &[f32]) {
+    // The compiler sees that no index is outside.
+    let Some(table) = table.first_chunk_mut::<{ 2 * BINS }>() else { return };
     for value in values {
         // Adding zero makes the negative zero a positive one.
-        let index = ((value + 0.0).to_bits() >> DROPPED) as usize;
-        if let Some(count) = counts.get_mut(index) {
-            *count += 1;
-        }
+        table[((value + 0.0).to_bits() >> DROPPED) as usize] += 1;
     }
-    counts
 }
 
-/// The number of the bin at a place of a table by bits; `None` for what is not finite.
-fn bin(index: usize) -> Option<i16> {
-    let magnitude = index % BINS;
-    let number = i16::try_from(magnitude).ok().filter(|_| magnitude < FINITE)?;
-    Some(if index < BINS { number } else { -1 - number })
+/// The number of the page at a place of a table by bits; `None` for what is not finite.
+fn page(index: usize) -> Option<i16> {
+    let magnitude = index % (BINS / PAGE);
+    let number = i16::try_from(magnitude).ok().filter(|_| magnitude < FINITE / PAGE)?;
+    Some(if index < BINS / PAGE { number } else { -1 - number })
 }
 
 fn interval(bin: i16) -> [f64; 2] {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Histogram;
 
 /// Numbers that one thread looks through at a time.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = 1 << 17;
 
 /// The least and the greatest value that a tensor had, and how often it had which.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,15 +25,25 @@ impl Default for Observer {
 impl Observer {
     /// Looks at the values that the tensor has in one run. Memory use does not grow with their number.
     pub fn observe(&mut self, values: &[f32]) {
-        self.not_finite += self.histogram.count(values);
-        let none = (f32::INFINITY, f32::NEG_INFINITY);
-        let wider = |a: (f32, f32), b: (f32, f32)| (a.0.min(b.0), a.1.max(b.1));
-        let chunk = |chunk: &[f32]| {
-            let finite = chunk.iter().copied().filter(|v| v.is_finite());
-            finite.fold(none, |found, v| wider(found, (v, v)))
-        };
-        let (min, max) = values.par_chunks(CHUNK).map(chunk).reduce(|| none, wider);
-        self.widen(min, max);
+        self.merge(&Self::of(values));
+    }
+
+    /// What is to be kept of values, which several threads look through, if they are many.
+    pub fn of(values: &[f32]) -> Self {
+        if values.len() <= CHUNK {
+            return Self::of_few(values);
+        }
+        values.par_chunks(CHUNK).map(Self::of_few).reduce(Self::default, |mut sum, other| {
+            sum.merge(&other);
+            sum
+        })
+    }
+
+    fn of_few(values: &[f32]) -> Self {
+        let mut histogram = Histogram::default();
+        let not_finite = histogram.count(values);
+        let (min, max) = if not_finite == 0 { extremes(values) } else { finite_extremes(values) };
+        Self { min: min + 0.0, max: max + 0.0, not_finite, histogram }
     }
 
     /// Joins what another one saw: the same as having seen the values of both, in any order.
@@ -73,6 +83,27 @@ impl Observer {
         self.min = self.min.min(min) + 0.0;
         self.max = self.max.max(max) + 0.0;
     }
+}
+
+/// The least and the greatest of numbers, in lanes that fit vector registers.
+fn extremes(values: &[f32]) -> (f32, f32) {
+    const LANES: usize = 16;
+    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for lanes in whole {
+        for ((low, high), value) in low.iter_mut().zip(&mut high).zip(lanes) {
+            *low = if *value < *low { *value } else { *low };
+            *high = if *value > *high { *value } else { *high };
+        }
+    }
+    let low = low.iter().chain(rest).fold(f32::INFINITY, |found, value| found.min(*value));
+    let high = high.iter().chain(rest).fold(f32::NEG_INFINITY, |found, value| found.max(*value));
+    (low, high)
+}
+
+/// The same, of those that are finite.
+fn finite_extremes(values: &[f32]) -> (f32, f32) {
+    extremes(&values.iter().copied().filter(|value| value.is_finite()).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -155,11 +155,20 @@ impl Statistics {
     /// # Errors
     /// If one of them is not finite.
     pub fn observe(&mut self, component: &str, tensor: &str, values: &[f32]) -> Result<(), CalibrationError> {
+        self.add(component, tensor, &Observer::of(values))
+    }
+
+    /// Adds what was seen of a tensor.
+    ///
+    /// # Errors
+    /// If values were not finite.
+    pub fn add(&mut self, component: &str, tensor: &str, seen: &Observer) -> Result<(), CalibrationError> {
         let graph = self.graphs.entry(component.to_owned()).or_default();
-        let observer = graph.tensors.entry(tensor.to_owned()).or_default();
-        let before = observer.not_finite();
-        observer.observe(values);
-        match observer.not_finite() - before {
+        match graph.tensors.get_mut(tensor) {
+            Some(observer) => observer.merge(seen),
+            None => _ = graph.tensors.insert(tensor.to_owned(), seen.clone()),
+        }
+        match seen.not_finite() {
             0 => Ok(()),
             count => Err(CalibrationError::NotFinite { component: component.into(), tensor: tensor.into(), count }),
         }

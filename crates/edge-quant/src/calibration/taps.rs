@@ -1,8 +1,10 @@
 //! Which tensors of a graph are looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edge_ir::{DType, Graph, ValueId};
+
+use crate::rules::Rule;
 
 /// Operators that give the values of their first input in another shape or order.
 const MOVES: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
@@ -16,11 +18,15 @@ pub struct Taps {
     pub same: BTreeMap<String, String>,
 }
 
-/// All `float32` tensors that depend on what the graph is fed.
+/// All `float32` tensors that depend on what the graph is fed, but for those whose range the maths gives, as that of
+/// `Softmax`.
 pub fn taps(graph: &Graph) -> Taps {
     let mut taps = Taps::default();
     // For each value that depends on an input, where its values were first.
     let mut origin: BTreeMap<ValueId, ValueId> = graph.inputs.iter().map(|id| (*id, *id)).collect();
+    let moves = graph.nodes.iter().filter(|node| Rule::of(node).is_none_or(|rule| rule.moves));
+    let moved_on: BTreeSet<ValueId> =
+        moves.flat_map(|node| node.inputs.iter().flatten()).chain(&graph.outputs).copied().collect();
     let is_float = |id: &ValueId| graph.ty(*id).dtype == DType::Float32;
     taps.observed.extend(graph.inputs.iter().filter(|id| is_float(id)));
     for node in &graph.nodes {
@@ -29,8 +35,12 @@ pub fn taps(graph: &Graph) -> Taps {
         }
         let moved = node.inputs.first().copied().flatten().filter(|_| MOVES.contains(&node.op.name));
         let source = moved.and_then(|from| origin.get(&from).copied());
+        let is_bounded = Rule::of(node).is_some_and(|rule| rule.gives.is_some());
         for output in &node.outputs {
             origin.insert(*output, source.unwrap_or(*output));
+            if is_bounded && !moved_on.contains(output) {
+                continue;
+            }
             match source {
                 _ if !is_float(output) => {}
                 None => taps.observed.push(*output),
@@ -67,5 +77,21 @@ mod tests {
         assert_eq!(found.observed.iter().map(name).collect::<Vec<_>>(), ["x", "add", "z"]);
         let same: Vec<_> = found.same.iter().map(|(a, b)| format!("{a} is {b}")).collect();
         assert_eq!(same, ["back is add", "turn is add"]);
+    }
+
+    #[test]
+    fn what_the_maths_bounds_is_looked_at_only_where_it_moves_on() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[2, 3]);
+        let gate = b.node("Sigmoid", "gate", &[x], &[]).unwrap();
+        let y = b.node("Mul", "mul", &[x, gate], &[]).unwrap();
+        let shares = b.node("Softmax", "shares", &[y], &[("axis", Attribute::Int(-1))]).unwrap();
+        let turned = b.node("Transpose", "turn", &[shares], &[("perm", Attribute::Ints(vec![1, 0]))]).unwrap();
+        let z = b.node("Tanh", "tanh", &[turned], &[]).unwrap();
+        b.output("z", z);
+        let graph = b.finish().unwrap();
+        let found = taps(&graph);
+        let names: Vec<_> = found.observed.iter().map(|id| graph.value(*id).name.as_str()).collect();
+        assert_eq!(names, ["x", "mul", "shares", "z"]);
     }
 }

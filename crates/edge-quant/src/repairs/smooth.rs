@@ -121,7 +121,7 @@ fn factors(
         let value = graph.value(layer.weight);
         let scheme = settings.weight_of(node, &value.ty.shape, layer.axis)?;
         let levels = |dtype: DType| limits(dtype).map(|(low, high)| f64::from(high) - f64::from(low));
-        steps.0 = steps.0.min(settings.activations_of(node).and_then(levels).unwrap_or(f64::INFINITY));
+        steps.0 = steps.0.min(settings.activations_of(graph, node).and_then(levels).unwrap_or(f64::INFINITY));
         steps.1 = steps.1.max(levels(scheme.dtype)? / 2.0);
         let (greatest, squares) = inputs.channels(folder, &value.name)?;
         for (channel, (most, square)) in greatest.iter().zip(squares).enumerate() {

@@ -3,7 +3,8 @@
 use edge_ir::Attribute;
 
 use super::Found;
-use super::rows::EDGE_ATTENTION;
+use super::rows::{EDGE_ATTENTION, EDGE_OBSERVE};
+use crate::observe::{PARTS, TENSOR};
 use edge_ir::{View, pair, replacement};
 
 /// The product with the values, and all that leads to it from queries and transposed keys.
@@ -17,7 +18,11 @@ pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {
     let mut gone = vec![index, softmax_at];
     let mut scores = softmax.inputs[0]?;
     let mut mask = None;
-    if let Some((at, add)) = view.only_maker(scores, "Add") {
+    let shown = view.only_maker(scores, EDGE_OBSERVE.name).filter(|(_, observe)| observe.int(PARTS, 0) != 0);
+    if let Some((at, observe)) = shown {
+        gone.push(at);
+        scores = observe.inputs[0]?;
+    } else if let Some((at, add)) = view.only_maker(scores, "Add") {
         let (a, b) = pair(add)?;
         gone.push(at);
         (scores, mask) = (a, Some(b));
@@ -33,8 +38,10 @@ pub(super) fn attention(view: &View<'_>, index: usize) -> Option<Found> {
         return None;
     }
     let inputs = [queries, keys, values].into_iter().chain(mask).collect();
+    let shown = shown.map(|(_, observe)| ("scores", Attribute::String(observe.string(TENSOR, "").to_owned())));
     let attributes =
         [("scale", Attribute::Float(scale)), ("k_transposed", Attribute::Int(1)), ("heads_last", Attribute::Int(0))];
+    let attributes = attributes.into_iter().chain(shown);
     Some(Found { gone, node: replacement(&EDGE_ATTENTION, node, inputs, attributes) })
 }
 
@@ -53,9 +60,9 @@ pub(super) fn heads_last(view: &View<'_>, index: usize) -> Option<Found> {
         inputs.push(transpose.inputs[0]?);
     }
     inputs.extend(attention.inputs.get(3).copied().flatten());
-    let scale = Attribute::Float(attention.float("scale", 1.0));
-    let attributes = [("scale", scale), ("k_transposed", Attribute::Int(0)), ("heads_last", Attribute::Int(1))];
-    Some(Found { gone, node: replacement(&EDGE_ATTENTION, out, inputs, attributes) })
+    let mut node = replacement(&EDGE_ATTENTION, out, inputs, attention.attributes.clone());
+    node.attributes.extend([("k_transposed", Attribute::Int(0)), ("heads_last", Attribute::Int(1))]);
+    Some(Found { gone, node })
 }
 
 /// `[1,1,s,t]` for scores `[b,h,s,t]`.

@@ -27,6 +27,7 @@ pub(super) static EDGE_ATTENTION: Operator = row(
         ("scale", Kind::Float, Need::Required),
         ("k_transposed", Kind::Int, Need::Required),
         ("heads_last", Kind::Int, Need::Required),
+        ("scores", Kind::String, Need::Optional),
     ],
     same,
 );
@@ -78,7 +79,7 @@ const CODE: Attributes = &[
 
 /// Shows its input to an observer.
 pub(crate) static EDGE_OBSERVE: Operator =
-    row("EdgeObserve", (1, 1), &[("tensor", Kind::String, Need::Required)], same);
+    row("EdgeObserve", (1, 1), &[("tensor", Kind::String, Need::Required), ("parts", Kind::Int, Need::Required)], same);
 
 pub(super) static EDGE_GELU: Operator = unary("EdgeGelu");
 pub(super) static EDGE_SILU: Operator = unary("EdgeSilu");

@@ -61,8 +61,16 @@ pub(crate) struct Operands<'a> {
     pub(crate) mask: Option<&'a [f32]>,
 }
 
-/// Computes attention to `y`, laid out as the queries.
-pub(crate) fn attention(shape: &AttentionShape, operands: Operands, y: &mut [f32]) -> Result<(), KernelError> {
+/// Sees scores before the mask, some at a time.
+pub(crate) type See<'a> = &'a (dyn Fn(&[f32]) + Sync);
+
+/// Computes attention to `y`, laid out as the queries. `see` is shown every score once, in no order, from several threads.
+pub(crate) fn attention(
+    shape: &AttentionShape,
+    operands: Operands,
+    see: Option<See<'_>>,
+    y: &mut [f32],
+) -> Result<(), KernelError> {
     let AttentionShape { batch, heads, queries, keys, width, .. } = *shape;
     let (q_len, k_len) = (batch * heads * queries * width, batch * heads * keys * width);
     check("queries of an attention", q_len, operands.q.len())?;
@@ -77,7 +85,7 @@ pub(crate) fn attention(shape: &AttentionShape, operands: Operands, y: &mut [f32
     let strip = (2 * width + KEYS.min(keys)) * COLS;
     tasks(shape, y).into_par_iter().for_each(|mut task| {
         scratch::with(task.rows.len().div_ceil(COLS) * strip, |buffer| {
-            vectorized!(simd => run(simd, shape, operands, &mut task, buffer));
+            vectorized!(simd => run(simd, shape, operands, see, &mut task, buffer));
         });
     });
     Ok(())
@@ -133,7 +141,14 @@ impl AttentionShape {
 
 /// One task: packs its queries, then folds in the keys chunk by chunk.
 #[inline(always)]
-fn run<S: Simd>(simd: S, shape: &AttentionShape, operands: Operands, task: &mut Task, buffer: &mut [f32]) {
+fn run<S: Simd>(
+    simd: S,
+    shape: &AttentionShape,
+    operands: Operands,
+    see: Option<See<'_>>,
+    task: &mut Task,
+    buffer: &mut [f32],
+) {
     let strips = task.rows.len().div_ceil(COLS);
     let chunk = KEYS.min(shape.keys);
     let (q_len, s_len) = (shape.width * COLS, chunk * COLS);
@@ -145,6 +160,9 @@ fn run<S: Simd>(simd: S, shape: &AttentionShape, operands: Operands, task: &mut 
     for start in (0..shape.keys).step_by(chunk) {
         let depth = chunk.min(shape.keys - start);
         score(simd, shape, operands.k, task, (start, depth), q, scores);
+        if let Some(see) = see {
+            show(see, task.rows.len(), depth, s_len, scores);
+        }
         for (i, state) in states.iter_mut().enumerate().take(strips) {
             let scores = &mut scores[i * s_len..][..depth * COLS];
             if let Some(mask) = operands.mask {
@@ -245,6 +263,18 @@ fn score<S: Simd>(
             tile(simd, lhs, height, span, q, &mut scores[row * COLS..(row + height) * COLS]);
         }
         row += height;
+    }
+}
+
+/// Shows the scores of a chunk, strips of which lie `pitch` apart; columns of no query are left out.
+fn show(see: See<'_>, queries: usize, depth: usize, pitch: usize, scores: &[f32]) {
+    if queries.is_multiple_of(COLS) && depth * COLS == pitch {
+        return see(&scores[..queries / COLS * pitch]);
+    }
+    for (i, strip) in scores.chunks(pitch).enumerate().take(queries.div_ceil(COLS)) {
+        let cols = COLS.min(queries - i * COLS);
+        let rows = strip[..depth * COLS].chunks(COLS);
+        see(&rows.flat_map(|row| &row[..cols]).copied().collect::<Vec<f32>>());
     }
 }
 
@@ -350,7 +380,7 @@ mod tests {
         let operands = Operands { q: &q, k: &k, v: &v, mask: causal.then_some(&mask) };
         let got = on_pools(|| {
             let mut y = vec![f32::NAN; q.len()];
-            attention(&shape, operands, &mut y).unwrap();
+            attention(&shape, operands, None, &mut y).unwrap();
             y
         });
         assert_close(&got, &twin(&shape, operands));
@@ -367,6 +397,32 @@ mod tests {
     }
 
     #[test]
+    fn every_score_is_seen_once() {
+        for (queries, keys) in [(128, 512), (160, 600), (77, 77), (5, 1100)] {
+            let (heads, width) = (2, 9);
+            let layout = Layout::HeadsFirst;
+            let shape = AttentionShape { batch: 1, heads, queries, keys, width, scale: 1.7, layout };
+            let q = numbers(1, heads * queries * width);
+            let [k, v] = [2, 3].map(|seed| numbers(seed, heads * keys * width));
+            let seen = std::sync::Mutex::new(Vec::new());
+            let see = |scores: &[f32]| seen.lock().unwrap().extend_from_slice(scores);
+            let (mut y, mut unseen) = (vec![0.0; q.len()], vec![0.0; q.len()]);
+            attention(&shape, Operands { q: &q, k: &k, v: &v, mask: None }, Some(&see), &mut y).unwrap();
+            attention(&shape, Operands { q: &q, k: &k, v: &v, mask: None }, None, &mut unseen).unwrap();
+            assert_eq!(y, unseen);
+            let dot = |(q, k): (&[f32], &[f32])| q.iter().zip(k).map(|(q, k)| f64::from(q * k)).sum::<f64>() * 1.7;
+            let mut want: Vec<f64> = (0..heads * queries * keys)
+                .map(|i| (i / keys, i / keys / queries * keys + i % keys))
+                .map(|(row, key)| dot((&q[row * width..][..width], &k[key * width..][..width])))
+                .collect();
+            let mut got = seen.into_inner().unwrap();
+            got.sort_by(f32::total_cmp);
+            want.sort_by(f64::total_cmp);
+            assert_close(&got, &want);
+        }
+    }
+
+    #[test]
     fn large_scores_do_not_overflow() {
         let (q, k, v) = ([300.0], [300.0, -300.0], [1.0, 2.0]);
         let shape = AttentionShape {
@@ -379,7 +435,7 @@ mod tests {
             layout: Layout::HeadsFirst,
         };
         let mut y = [0.0];
-        attention(&shape, Operands { q: &q, k: &k, v: &v, mask: None }, &mut y).unwrap();
+        attention(&shape, Operands { q: &q, k: &k, v: &v, mask: None }, None, &mut y).unwrap();
         assert_eq!(y, [1.0]);
     }
 }

@@ -3,14 +3,18 @@
 //! q is `[B, H, S, D]`, k and v are `[B, H, T, D]`, or k is `[B, H, D, T]` with `k_transposed = 1`. With
 //! `heads_last = 1`, q is `[B, S, H, D]`, k and v are `[B, T, H, D]`: no transposition is needed around it. The mask,
 //! `[S, T]` with any number of leading ones, is added to the scores of every head. `scale` is 1 over the root of D by
-//! default.
+//! default. `scores` is the name under which the scores, before a mask, are shown to an observer, part by part.
+
+use std::sync::{Mutex, PoisonError};
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::kernel::{Built, Kernel, built, filled, numbers};
+use crate::Error;
 use crate::kernels::attention::{AttentionShape, Layout, Operands, attention};
+use crate::observe::Shown;
 
 /// The attributes.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +25,10 @@ pub(super) struct Attention {
     pub(super) k_transposed: bool,
     /// Whether heads follow the length.
     pub(super) heads_last: bool,
+    /// The scores' name, if somebody wants to see them.
+    pub(super) scores: Option<String>,
+    /// Who sees them.
+    pub(super) shown: Option<Shown>,
 }
 
 /// Reads a node.
@@ -29,6 +37,8 @@ pub(super) fn build(_context: &ParsingContext, node: &NodeProto) -> Built {
         scale: node.get_attr_opt("scale")?,
         k_transposed: node.get_attr_opt::<i64>("k_transposed")?.unwrap_or(0) != 0,
         heads_last: node.get_attr_opt::<i64>("heads_last")?.unwrap_or(0) != 0,
+        scores: node.get_attr_opt("scores")?,
+        shown: None,
     };
     ensure!(!(attention.k_transposed && attention.heads_last), "`k_transposed` and `heads_last` exclude each other");
     built(attention)
@@ -80,7 +90,20 @@ impl Kernel for Attention {
             v: numbers(&inputs[2])?,
             mask: inputs.get(3).map(numbers).transpose()?,
         };
-        filled(shapes[0], |y| attention(&shape, operands, y))
+        let (Some(tensor), Some(Shown(to))) = (&self.scores, &self.shown) else {
+            return filled(shapes[0], |y| attention(&shape, operands, None, y));
+        };
+        let failure = Mutex::new(None);
+        let see = |scores: &[f32]| {
+            if let Err(error) = to.see(tensor, scores) {
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        };
+        let y = filled(shapes[0], |y| attention(&shape, operands, Some(&see), y))?;
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(Error::Observer(error).into()),
+            None => Ok(y),
+        }
     }
 }
 
@@ -91,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_mask_selects_the_value() {
-        let attention = Attention { scale: None, k_transposed: false, heads_last: true };
+        let attention = Attention { scale: None, k_transposed: false, heads_last: true, scores: None, shown: None };
         let ones = (vec![1, 2, 2, 1], vec![1.0; 4]);
         let v = (vec![1, 2, 2, 1], vec![1.0, 2.0, 3.0, 4.0]);
         let mask = (vec![1, 1, 2, 2], vec![0.0, f32::NEG_INFINITY, 0.0, 0.0]);

@@ -24,7 +24,7 @@ pub(super) trait Kernel: Debug + Clone + PartialEq + Send + Sync + 'static {
 
 /// A kernel as an operator of tract.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Operator<K>(K);
+pub(super) struct Operator<K>(pub(super) K);
 
 /// Equality is that of the attributes, none of which is ever NaN.
 impl<K: Kernel> Eq for Operator<K> {}

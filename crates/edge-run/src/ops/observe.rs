@@ -3,28 +3,20 @@
 //! The reader makes the operator without observer; [`attach`] tells it whom to show to, since tract's builders are plain
 //! functions. tract does not look through it: it has no axes to swap, and no value but in a run.
 
-use std::collections::BTreeMap;
-
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::kernel::Built;
+use super::attention::Attention;
+use super::kernel::{Built, Operator, numbers};
 use crate::Error;
 use crate::observe::{Shown, TENSOR};
 
 /// The operator.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Observe {
     tensor: String,
     shown: Option<Shown>,
-}
-
-/// Each node of a graph shows another tensor.
-impl PartialEq for Observe {
-    fn eq(&self, other: &Self) -> bool {
-        self.tensor == other.tensor
-    }
 }
 
 impl Eq for Observe {}
@@ -35,11 +27,14 @@ pub(super) fn build(_context: &ParsingContext, node: &NodeProto) -> Built {
     Ok((expand(Observe { tensor, shown: None }), vec![]))
 }
 
-/// Has the operators of a graph show what they see: the tensors by the names of their nodes.
-pub(crate) fn attach(model: &mut InferenceModel, shown: &Shown, tensors: &BTreeMap<String, String>) {
+/// Has the operators of a graph show what they see.
+pub(crate) fn attach(model: &mut InferenceModel, shown: &Shown) {
     for node in &mut model.nodes {
-        if let Some(tensor) = tensors.get(&node.name) {
-            node.op = expand(Observe { tensor: tensor.clone(), shown: Some(shown.clone()) });
+        let Some(expansion) = node.op_as_mut::<Box<dyn Expansion>>().map(|op| op.as_any_mut()) else { continue };
+        if let Some(observe) = expansion.downcast_mut::<Observe>() {
+            observe.shown = Some(shown.clone());
+        } else if let Some(Operator(attention)) = expansion.downcast_mut::<Operator<Attention>>() {
+            attention.shown = Some(shown.clone());
         }
     }
 }
@@ -82,8 +77,7 @@ impl Op for Observe {
 impl EvalOp for Observe {
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         if let Some(Shown(to)) = &self.shown {
-            let values = inputs[0].try_as_plain_ram()?;
-            to.see(&self.tensor, values.as_slice::<f32>()?).map_err(Error::Observer)?;
+            to.see(&self.tensor, numbers(&inputs[0])?).map_err(Error::Observer)?;
         }
         Ok(inputs)
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use edge_ir::{Executor, Tensor, TensorType};
 
-use crate::{Error, Session};
+use crate::Error;
 
 /// Tensors by the names of the inputs that they are for.
 pub(super) type Feeds = BTreeMap<String, Tensor>;
 
 /// Runs a graph on those of the tensors that it takes and returns its outputs by name.
-pub(super) fn run(session: &mut Session, feeds: &Feeds) -> Result<Feeds, Error> {
+pub(super) fn run(session: &mut dyn Executor, feeds: &Feeds) -> Result<Feeds, Error> {
     let name = session.name().to_owned();
     let feed = |(input, _): &(String, _)| {
         feeds.get(input).cloned().ok_or_else(|| Error::Input { graph: name.clone(), input: input.clone() })
@@ -24,13 +24,13 @@ pub(super) fn run(session: &mut Session, feeds: &Feeds) -> Result<Feeds, Error> 
 }
 
 /// The same for a graph of one output.
-pub(super) fn run_for_one(session: &mut Session, feeds: &Feeds) -> Result<Tensor, Error> {
-    let missing = |session: &Session| Error::Graph { graph: session.name().into(), what: "output".into() };
+pub(super) fn run_for_one(session: &mut dyn Executor, feeds: &Feeds) -> Result<Tensor, Error> {
+    let missing = |session: &dyn Executor| Error::Graph { graph: session.name().into(), what: "output".into() };
     run(session, feeds)?.into_values().next().ok_or_else(|| missing(session))
 }
 
 /// The type of an input.
-pub(super) fn input_type(session: &Session, name: &str) -> Result<TensorType, Error> {
+pub(super) fn input_type(session: &dyn Executor, name: &str) -> Result<TensorType, Error> {
     let input = session.inputs().iter().find(|(n, _)| n == name);
     input
         .map(|(_, ty)| ty.clone())

@@ -1,6 +1,6 @@
 //! Plays models whose steps were folded into their graphs.
 
-use edge_ir::Tensor;
+use edge_ir::{Executor, Tensor};
 use edge_lcm::Affine;
 
 use super::feeds::{Feeds, check_finite, input_type, run_for_one};
@@ -8,7 +8,7 @@ use super::latent::Latent;
 use super::loader::Loader;
 use super::noise::NoiseSource;
 use super::{Guidance, Request, Sampler, Trace, condition};
-use crate::{Error, Session};
+use crate::Error;
 
 /// How the steps lie in graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Folded {
     /// All steps in one graph.
     fn unrolled(
         &self,
-        session: &mut Session,
+        session: &mut dyn Executor,
         request: &Request,
         contexts: &[Feeds],
         trace: &mut Trace,
@@ -132,7 +132,7 @@ impl Folded {
     fn step(
         &self,
         index: usize,
-        session: &mut Session,
+        session: &mut dyn Executor,
         mut feeds: Feeds,
         shape: &[usize],
         scale: Guidance,
@@ -177,7 +177,7 @@ impl Folded {
     }
 
     /// The latents and the noise of all steps.
-    fn noise(&self, feeds: &mut Feeds, session: &Session, request: &Request) -> Result<(), Error> {
+    fn noise(&self, feeds: &mut Feeds, session: &dyn Executor, request: &Request) -> Result<(), Error> {
         let shape = input_type(session, "sample")?.shape;
         let mut noise = NoiseSource::new(&request.noise, shape.iter().product());
         feeds.insert("sample".into(), Tensor::f32s(shape.clone(), &noise.next()?));
@@ -189,7 +189,7 @@ impl Folded {
 }
 
 /// The guidance scale, for graphs that take it; up to 1 there is none, as around a model that is not folded.
-fn guidance(feeds: &mut Feeds, session: &Session, guidance: Guidance) {
+fn guidance(feeds: &mut Feeds, session: &dyn Executor, guidance: Guidance) {
     let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = guidance;
     feeds.insert("guidance".into(), Tensor::f32s([1], &[scale.max(1.0)]));
     if let Ok(ty) = input_type(session, "timestep_cond") {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::Sessions;
-use crate::{Error, Session};
+use edge_ir::Executor;
+
+use crate::Error;
 
 /// Loads graphs when they are asked for, and holds them as long as they are of use.
 pub(super) struct Loader<'a> {
     sessions: Sessions<'a>,
     keep: bool,
-    loaded: BTreeMap<String, Session>,
+    loaded: BTreeMap<String, Box<dyn Executor>>,
 }
 
 impl<'a> Loader<'a> {
@@ -19,7 +21,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The component's graph.
-    pub(super) fn get(&mut self, component: &str) -> Result<&mut Session, Error> {
+    pub(super) fn get(&mut self, component: &str) -> Result<&mut dyn Executor, Error> {
         if !self.loaded.contains_key(component) {
             if !self.keep {
                 self.loaded.clear();
@@ -27,7 +29,10 @@ impl<'a> Loader<'a> {
             let session = (self.sessions)(component)?;
             self.loaded.insert(component.to_owned(), session);
         }
-        self.loaded.get_mut(component).ok_or_else(|| Error::Graph { graph: component.into(), what: "graph".into() })
+        match self.loaded.get_mut(component) {
+            Some(session) => Ok(&mut **session),
+            None => Err(Error::Graph { graph: component.into(), what: "graph".into() }),
+        }
     }
 
     /// Frees all.

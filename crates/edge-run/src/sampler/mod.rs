@@ -9,7 +9,7 @@ mod noise;
 
 use std::collections::BTreeMap;
 
-use edge_ir::{Checked, Graph, Tensor, TensorType};
+use edge_ir::{Checked, Executor, Graph, Tensor, TensorType};
 use edge_lcm::{Schedule, guidance_embedding};
 
 use crate::picture::{Picture, from_decoder, from_image};
@@ -25,8 +25,8 @@ use loader::Loader;
 /// Gives a component's graph by name. Components are loaded when it is their turn and dropped after it.
 pub type Graphs<'a> = &'a dyn Fn(&str) -> Result<Checked<Graph>, Error>;
 
-/// Gives a component by name, ready to run.
-pub type Sessions<'a> = &'a dyn Fn(&str) -> Result<Session, Error>;
+/// Gives a component by name, ready to run on whatever runs it.
+pub type Sessions<'a> = &'a dyn Fn(&str) -> Result<Box<dyn Executor>, Error>;
 
 /// How the prompt's influence is strengthened.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,10 +135,10 @@ impl Sampler<'_> {
         progress: &mut dyn FnMut(&str),
         done: &mut dyn FnMut(usize, Vec<Picture>, Trace),
     ) -> Result<(), Error> {
-        self.draw_on(&|name| Session::load(&(self.graphs)(name)?), requests, progress, done)
+        self.draw_on(&|name| Ok(Box::new(Session::load(&(self.graphs)(name)?)?)), requests, progress, done)
     }
 
-    /// The same on sessions that the caller loads: each component is asked for once where there are several requests.
+    /// The same on executors that the caller loads: each component is asked for once where there are several requests.
     ///
     /// # Errors
     /// As [`Sampler::draw`].
@@ -161,24 +161,57 @@ impl Sampler<'_> {
             }
             return Ok(());
         }
-        progress("text encoder");
-        let mut contexts = Vec::new();
-        for (request, trace) in requests.iter().zip(&mut traces) {
-            contexts.push(self.encode(&mut graphs, request, trace)?);
-        }
-        graphs.clear();
-        let mut step = |index: usize, what: &str| progress(&numbered(index, requests.len(), what));
-        let latents = match self.plan {
-            Plan::Folded(folded) => folded.sample(&mut graphs, requests, &contexts, &mut traces, &mut step)?,
-            Plan::Schedule(schedule) => sample(&mut graphs, schedule, requests, &contexts, &mut traces, &mut step)?,
-        };
-        graphs.clear();
+        let latents = self.latents(&mut graphs, requests, &mut traces, progress)?;
         for (index, (latent, mut trace)) in latents.iter().zip(traces).enumerate() {
             progress(&numbered(index, requests.len(), "decoder"));
             let pictures = self.decode(&mut graphs, latent, &mut trace)?;
             done(index, pictures, trace);
         }
         Ok(())
+    }
+
+    /// The same without decoder: what happened up to the denoised latents. A model of one graph ([`Form::Pipeline`]) runs
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`Sampler::draw`].
+    pub fn denoise_on(
+        &self,
+        sessions: Sessions<'_>,
+        requests: &[Request],
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Trace>, Error> {
+        let mut traces = Vec::new();
+        if matches!(self.plan, Plan::Folded(Folded { form: Form::Pipeline, .. })) {
+            self.draw_on(sessions, requests, progress, &mut |_, _, trace| traces.push(trace))?;
+            return Ok(traces);
+        }
+        traces.resize(requests.len(), Trace::default());
+        self.latents(&mut Loader::new(sessions, requests.len() > 1), requests, &mut traces, progress)?;
+        Ok(traces)
+    }
+
+    /// The denoised latents. No graph is loaded afterwards.
+    fn latents(
+        &self,
+        graphs: &mut Loader<'_>,
+        requests: &[Request],
+        traces: &mut [Trace],
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Tensor>, Error> {
+        progress("text encoder");
+        let mut contexts = Vec::new();
+        for (request, trace) in requests.iter().zip(&mut *traces) {
+            contexts.push(self.encode(graphs, request, trace)?);
+        }
+        graphs.clear();
+        let mut step = |index: usize, what: &str| progress(&numbered(index, requests.len(), what));
+        let latents = match self.plan {
+            Plan::Folded(folded) => folded.sample(graphs, requests, &contexts, traces, &mut step),
+            Plan::Schedule(schedule) => sample(graphs, schedule, requests, &contexts, traces, &mut step),
+        };
+        graphs.clear();
+        latents
     }
 
     /// What the text encoder says of the prompt and, for two passes, of the negative prompt before it.
@@ -299,7 +332,7 @@ fn sample(
 
 /// The UNet's prediction, after guidance.
 fn predict(
-    unet: &mut Session,
+    unet: &mut dyn Executor,
     sample: &[f32],
     shape: &[usize],
     timestep: usize,

@@ -28,6 +28,9 @@ pub struct Difference {
     pub psnr_db: f64,
     /// Structural similarity: the mean over the colours; 1 for equal pictures.
     pub ssim: f64,
+    /// SSIMULACRA 2, which follows what people see: 100 for equal pictures, 90 where nobody sees a difference, below 0
+    /// where the pictures have little in common. `None` below [`PERCEIVED`] pixels: it looks at six sizes.
+    pub ssimulacra2: Option<f64>,
     /// The greatest difference of two values.
     pub max_error: u8,
 }
@@ -48,8 +51,33 @@ pub fn compare(candidate: &Pixels, reference: &Pixels) -> Option<Difference> {
     Some(Difference {
         psnr_db: decibels(PEAK * PEAK * count(rgb.len()), squares),
         ssim: rounded((0..3).map(ssim).sum::<f64>() / 3.0),
+        ssimulacra2: ssimulacra2(candidate, reference),
         max_error: errors().max().unwrap_or_default(),
     })
+}
+
+/// Height and width from which on a picture has an SSIMULACRA 2: the last of six sizes, each half of the one before, is
+/// what the measure's window needs.
+pub const PERCEIVED: usize = 128;
+
+/// <https://github.com/cloudinary/ssimulacra2>, by the crate of that name.
+fn ssimulacra2(candidate: &Pixels, reference: &Pixels) -> Option<f64> {
+    if reference.width.min(reference.height) < PERCEIVED {
+        return None;
+    }
+    // The transfer function of sRGB, IEC 61966-2-1.
+    let linear: [f32; 256] = std::array::from_fn(|value| {
+        let v = count(value) / PEAK;
+        let v = if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) };
+        #[expect(clippy::cast_possible_truncation, reason = "from 0 to 1")]
+        let v = v as f32;
+        v
+    });
+    let light = |pixels: &Pixels| {
+        let light = pixels.rgb.as_chunks::<3>().0.iter().map(|rgb| rgb.map(|v| linear[usize::from(v)]));
+        ssimulacra2::LinearRgb::new(light.collect(), pixels.width, pixels.height).ok()
+    };
+    ssimulacra2::compute_frame_ssimulacra2(light(reference)?, light(candidate)?).ok().map(rounded)
 }
 
 /// Where two pictures of one size differ: black where they are equal, `gain` times as bright as the difference else.
@@ -111,7 +139,7 @@ mod tests {
     fn equal_pictures_are_as_good_as_can_be() {
         let a = picture(gradient);
         let found = compare(&a, &a).expect("one size");
-        assert_eq!(found, Difference { psnr_db: 200.0, ssim: 1.0, max_error: 0 });
+        assert_eq!(found, Difference { psnr_db: 200.0, ssim: 1.0, ssimulacra2: None, max_error: 0 });
     }
 
     #[test]
@@ -123,6 +151,20 @@ mod tests {
         assert_eq!(found.max_error, 1);
         assert_eq!(difference_map(&b, &a, 16).rgb, [16; 768]);
         assert_eq!(compare(&Pixels { width: 8, height: 32, ..a.clone() }, &a), None);
+    }
+
+    #[test]
+    fn large_pictures_are_looked_at_as_people_do() {
+        let large = |value: &dyn Fn(usize, usize) -> usize| {
+            let values = (0..PERCEIVED).flat_map(|y| (0..PERCEIVED).map(move |x| (x, y)));
+            let rgb = values.flat_map(|(x, y)| [u8::try_from(value(x, y) % 256).expect("a byte"); 3]).collect();
+            Pixels { width: PERCEIVED, height: PERCEIVED, rgb }
+        };
+        let plain = large(&|x, y| x / 2 + (y / 16) * 12);
+        let seen = |other: &Pixels| compare(other, &plain).expect("one size").ssimulacra2.expect("large enough");
+        assert_eq!(seen(&plain).to_bits(), 100.0_f64.to_bits());
+        let (near, far) = (seen(&large(&|x, y| x / 2 + (y / 16) * 12 + x % 2)), seen(&large(&|x, y| x + y)));
+        assert!(near > 70.0 && near < 100.0 && far < 30.0, "{near} {far}");
     }
 
     /// What numpy makes of the definition, in `f64`.

@@ -1,8 +1,9 @@
 //! `report.html`: the report for a person, one file that needs no other.
 
 mod chart;
+mod histogram;
 
-use edge_spec::{Check, Comparison, Layer, Part, Report, Verdict};
+use edge_spec::{Check, Comparison, Gain, Layer, Part, PictureComparison, RangeUse, Report, Verdict, WhatIf};
 use minijinja::{Environment, context};
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ const NAME: &str = "page.html";
 
 /// Rows of the table of the worst layers.
 const WORST: usize = 12;
+/// Ranges where most is cut, and as many that are used least.
+const RANGES: usize = 8;
 /// Pictures up to this width are shown with their pixels as squares.
 const SMALL: usize = 128;
 
@@ -71,6 +74,11 @@ pub fn page(report: &Report, names: [&str; 2], shown: &[Shown]) -> Result<String
         rendering => if small { "pixelated" } else { "auto" },
         chart => chart::chart(report),
         worst => worst(report),
+        histograms => histogram::histograms(report),
+        ranges => ranges(report),
+        quantizers => report.ranges.len(),
+        second => &report.second,
+        what_if => what_if(report),
         tensors => report.tensors.iter().map(TensorRow::new).collect::<Vec<_>>(),
         components => report.components.iter().map(PartRow::new).collect::<Vec<_>>(),
         measured => &report.measured,
@@ -129,6 +137,43 @@ impl<'a> PartRow<'a> {
 }
 
 #[derive(Serialize)]
+struct RangeRow<'a> {
+    #[serde(flatten)]
+    range: &'a RangeUse,
+    use_of: String,
+    cut: String,
+}
+
+/// The places where most is cut, then those whose range is used least.
+fn ranges(report: &Report) -> Vec<RangeRow<'_>> {
+    let mut cut: Vec<&RangeUse> = report.ranges.iter().collect();
+    cut.sort_by(|a, b| b.saturated.total_cmp(&a.saturated));
+    cut.truncate(RANGES);
+    let mut idle: Vec<&RangeUse> = report.ranges.iter().filter(|range| !cut.contains(range)).collect();
+    idle.sort_by(|a, b| a.used.total_cmp(&b.used));
+    let rows = cut.into_iter().chain(idle.into_iter().take(RANGES));
+    rows.map(|range| RangeRow { range, use_of: percent(range.used), cut: percent(range.saturated) }).collect()
+}
+
+#[derive(Serialize)]
+struct WhatIfRow<'a> {
+    float: String,
+    nodes: usize,
+    gains: Vec<&'a Gain>,
+}
+
+/// What changes; what is the same is left out.
+fn what_if<'a>(report: &'a Report) -> Vec<WhatIfRow<'a>> {
+    let changed = |gain: &&Gain| gain.before.to_bits() != gain.after.to_bits();
+    let row = |WhatIf { float, nodes, checks }: &'a WhatIf| WhatIfRow {
+        float: float.join(", "),
+        nodes: *nodes,
+        gains: checks.iter().filter(changed).collect(),
+    };
+    report.what_if.iter().map(row).collect()
+}
+
+#[derive(Serialize)]
 struct LayerRow<'a> {
     #[serde(flatten)]
     layer: &'a Layer,
@@ -180,9 +225,14 @@ fn gallery<'a>(report: &'a Report, index: usize, shown: &Shown) -> GalleryRow<'a
         candidate: data_uri(&shown.candidate),
         difference: data_uri(&shown.difference),
         gain: shown.gain,
-        measures: found.map_or_else(String::new, |p| format!("{}, SSIM {:.4}", decibels(p.psnr_db), p.ssim)),
+        measures: found.map_or_else(String::new, measures),
         steps: shown.steps.iter().map(step).collect(),
     }
+}
+
+fn measures(picture: &PictureComparison) -> String {
+    let perceived = picture.ssimulacra2.map_or_else(String::new, |score| format!(", SSIMULACRA 2 {score:.1}"));
+    format!("{}, SSIM {:.4}{perceived}", decibels(picture.psnr_db), picture.ssim)
 }
 
 fn decibels(value: f64) -> String {
@@ -203,7 +253,7 @@ fn percent(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use edge_spec::{Profile, PromptRun, Run};
+    use edge_spec::{Agreement, LayerHistogram, Profile, PromptRun, Run, SecondOpinion};
 
     use super::*;
 
@@ -240,7 +290,49 @@ mod tests {
             profile: Some(Profile {
                 culprit: Some(layer("conv_in", 31.0)),
                 layers: vec![layer("conv_in", 31.0), layer("conv_out", 30.0)],
+                histograms: vec![LayerHistogram {
+                    component: "unet".into(),
+                    step: Some(1),
+                    node: "conv_out".into(),
+                    sqnr_db: 30.0,
+                    span: [-1.0, 1.0],
+                    range: Some([-2.0, 2.0]),
+                    reference: vec![1, 2],
+                    candidate: vec![2, 1],
+                }],
             }),
+            ranges: vec![RangeUse {
+                component: "unet".into(),
+                step: Some(1),
+                node: "conv_out/QuantizeLinear".into(),
+                range: [-2.0, 2.0],
+                seen: [-1.0, 1.0],
+                used: 0.5,
+                saturated: 0.0,
+            }],
+            second: Some(SecondOpinion {
+                executor: "onnxruntime 1.2".into(),
+                verdict: Verdict::Pass,
+                outputs: vec![Agreement {
+                    component: "unet".into(),
+                    output: "out".into(),
+                    sqnr_db: 99.0,
+                    max_error: 0.5,
+                    least: 45.0,
+                    verdict: Verdict::Pass,
+                }],
+            }),
+            what_if: vec![WhatIf {
+                float: vec!["conv_in".into(), "attn2".into()],
+                nodes: 3,
+                checks: vec![Gain {
+                    name: "poor".into(),
+                    component: "unet".into(),
+                    step: None,
+                    before: 31.0,
+                    after: 44.0,
+                }],
+            }],
             ..Report::default()
         }
     }
@@ -256,6 +348,12 @@ mod tests {
             "1. &lt;b&gt;cats &amp; dogs&lt;&#x2f;b&gt;",
             "<img src=\"data:image&#x2f;png;base64,AQ==\" alt=\"reference, prompt 1\">",
             "<title>conv_out (Conv), unet, step 1: 30 dB</title>",
+            "<title>0 to 1: reference 2, candidate 1</title>",
+            "<figcaption><code>conv_out</code>, unet, step 1: 30.0 dB. Its integers go from -2 to 2; 50.00 % of that is used.",
+            "<code>conv_out&#x2f;QuantizeLinear</code>",
+            "onnxruntime 1.2",
+            "<code>conv_in, attn2</code>",
+            "<td class=\"number\">31</td><td class=\"number\">44</td>",
         ] {
             assert!(page.contains(part), "`{part}` is not in\n{page}");
         }

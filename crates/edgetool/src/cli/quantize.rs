@@ -30,6 +30,9 @@ pub(crate) struct Quantize {
     /// Bits of weights and activations: w8a16, w8a8, w4a16, w8 or fp16 [default: the first of the target]
     #[arg(long, value_name = "SCHEME")]
     pub(crate) precision: Option<Scheme>,
+    /// What single layers have instead: a precision plan, as `sensitivity` writes them
+    #[arg(long, value_name = "FILE", conflicts_with = "precision")]
+    pub(crate) plan: Option<PathBuf>,
     /// Quantize this network; can be given several times [default: the UNets]
     #[arg(long, value_name = "COMPONENT")]
     pub(crate) component: Vec<String>,
@@ -61,10 +64,12 @@ pub(crate) struct Quantize {
     /// Write the repaired network in float, for an SDK that quantizes it itself, with weights rounded to the nearest
     #[arg(long, requires = "calibration", requires = "precision", conflicts_with = "encodings")]
     pub(crate) export_float: bool,
-    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times
+    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times, and
+    /// counts after the rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) fine: Vec<String>,
-    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times
+    /// Give this module or operator weights of 8 bits in w4a16, as `attn2`; can be given several times, and counts after the
+    /// rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) wide: Vec<String>,
     /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use edge_import::Options;
-use edge_ir::{Checked, Graph, ValueId};
+use edge_ir::{Checked, Executor, Graph, ValueId};
 use edge_quant::Inputs;
 use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session};
+use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::Prompt;
 
 use super::model::Model;
@@ -144,10 +144,10 @@ fn draw(
     let bar = report::progress_bar(args.quiet);
     let graphs = model.graphs();
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
-    let load = |name: &str| {
+    let load = |name: &str| -> Result<Box<dyn Executor>, _> {
         let graph = graphs(name)?;
         if !args.component.is_empty() && !args.component.iter().any(|component| component == name) {
-            return Session::load(&graph);
+            return Ok(Box::new(Session::load(&graph)?));
         }
         let observer: Arc<dyn Observer> = Arc::new(Recorder {
             component: name.to_owned(),
@@ -155,13 +155,20 @@ fn draw(
             ranged: Mutex::default(),
             inputs: inputs.cloned(),
         });
-        Session::load_observed(&graph, &observer)
+        Ok(Box::new(Session::load_observed(&graph, &observer)?))
     };
     let mut cut = 0;
+    let decoder = sampling.decoder.component;
+    let decodes = args.component.is_empty() || args.component.iter().any(|component| component == decoder);
     for group in requests.chunks(GROUP) {
-        sampler.draw_on(&load, group, &mut |what| bar.set_message(what.to_owned()), &mut |_, _, trace| {
-            cut += usize::from(trace.truncated);
-        })?;
+        let mut progress = |what: &str| bar.set_message(what.to_owned());
+        if decodes {
+            let mut done = |_, _, trace: Trace| cut += usize::from(trace.truncated);
+            sampler.draw_on(&load, group, &mut progress, &mut done)?;
+        } else {
+            let traces = sampler.denoise_on(&load, group, &mut progress)?;
+            cut += traces.iter().filter(|trace| trace.truncated).count();
+        }
     }
     bar.finish_and_clear();
     if cut > 0 {
@@ -205,9 +212,15 @@ impl Observer for Recorder {
         Ok(wanted.into_iter().collect())
     }
 
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
     fn see(&self, tensor: &str, values: &[f32]) -> Result<(), Failure> {
         if let Some(statistics) = self.statistics.as_ref().filter(|_| lock(&self.ranged).contains(tensor)) {
-            lock(statistics).observe(&self.component, tensor, values)?;
+            // Counted before others wait: threads that count may help with another tensor's parts.
+            let seen = calibration::Observer::of(values);
+            lock(statistics).add(&self.component, tensor, &seen)?;
         }
         if let Some(inputs) = &self.inputs {
             lock(inputs).observe(&self.component, tensor, values)?;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use edge_ir::{Checked, Graph, Tensor, TensorType};
+use edge_ir::{Checked, Executor, Graph, Tensor, TensorType};
 use edge_lcm::TorchGenerator;
 use edge_package::{Call, Played};
 use edge_run::picture::{Picture, write_png};
@@ -36,7 +36,7 @@ pub(super) fn play(args: &Package, model: &Model) -> Result<(Played, Vec<Call>)>
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
     let record = |requests: &[Request]| -> Result<(Vec<Call>, Vec<Drawn>)> {
         let calls: Rc<RefCell<Vec<Call>>> = Rc::default();
-        let session = |name: &str| recorded(&graphs(name)?, name, &calls);
+        let session = |name: &str| Ok(Box::new(recorded(&graphs(name)?, name, &calls)?) as _);
         let mut drawn = Vec::new();
         let mut done = |_, pictures, trace| drawn.push((pictures, trace));
         sampler.draw_on(&session, requests, &mut |what| bar.set_message(what.to_owned()), &mut done)?;

@@ -12,6 +12,7 @@ mod inspect;
 mod lower;
 mod model;
 mod package;
+mod plan;
 mod quantize;
 mod repair;
 mod run;

@@ -102,7 +102,7 @@ impl Model {
 }
 
 /// Whether a path is a file that begins as a bundle does; a checkpoint in one file does not.
-fn is_zip(path: &Path) -> bool {
+pub(super) fn is_zip(path: &Path) -> bool {
     let mut start = [0; ZIP.len()];
     let read = |mut file: std::fs::File| std::io::Read::read_exact(&mut file, &mut start).is_ok();
     path.is_file() && std::fs::File::open(path).is_ok_and(read) && start == *ZIP

@@ -11,11 +11,13 @@ use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
 use edge_quant::{Encoded, Inputs, Quantized, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
-    Component, Lowering, MANIFEST_FILE, Manifest, Precision, Quantization, REPORT_FILE, Scheme, Target, sha256,
+    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, REPORT_FILE, Scheme, Target,
+    sha256,
 };
 
 use super::calibrate::{SharedInputs, lock};
 use super::model::Model;
+use super::plan;
 use super::repair::{Plan, usual};
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
@@ -31,7 +33,8 @@ struct Job<'a> {
     manifest: &'a Manifest,
     scheme: Scheme,
     precision: Precision,
-    settings: Option<Settings>,
+    rules: Vec<PrecisionRule>,
+    settings: Settings,
     method: Method,
     statistics: Option<Known>,
     plan: Plan,
@@ -58,14 +61,20 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let mut model = open(&args.model)?;
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
     let manifest = &manifest.as_ref().clone();
-    let target = target(args, manifest).with_context(cannot)?;
-    let (scheme, precision) = scheme(args, &target)?;
+    let mut target = target(args, manifest).with_context(cannot)?;
+    if let Some(scheme) = args.precision.filter(|_| args.export_float) {
+        target.precision.get_or_insert_with(|| usual(scheme));
+    }
+    let (scheme, precision, rules) = plan::asked(args, &target)?;
     let chosen = chosen(args, manifest)?;
-    let plan = Plan::new(args, scheme)?;
-    let settings = settings(args, scheme, &precision, manifest);
-    let smoothed = plan.smooth(args, &mut model, manifest, &chosen, settings.as_ref())?;
-    let inputs = plan.inputs(manifest, &chosen);
-    let statistics = statistics(args, &model, (scheme, settings.as_ref()), &chosen, inputs.as_ref())?;
+    let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
+    plan::check(&rules, &graphs)?;
+    let mut settings = Settings::of(scheme, &precision, manifest.opset);
+    settings.rules.extend(rules.iter().cloned());
+    let repairs = Plan::new(args, scheme)?;
+    let smoothed = repairs.smooth(args, &mut model, manifest, &chosen, &settings)?;
+    let inputs = repairs.inputs(manifest, &chosen);
+    let statistics = statistics(args, &model, scheme, &settings, &chosen, inputs.as_ref())?;
     let job = Job {
         args,
         model: &model,
@@ -73,9 +82,10 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
         statistics,
-        plan,
+        plan: repairs,
         inputs: inputs.map(|inputs| lock(&inputs).clone()),
         precision,
+        rules,
         settings,
         chosen,
     };
@@ -130,34 +140,6 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
     }
 }
 
-fn scheme(args: &Quantize, target: &Target) -> Result<(Scheme, Precision)> {
-    let Some(precision) = &target.precision else {
-        if let Some(scheme) = args.precision.filter(|_| args.export_float) {
-            return Ok((scheme, usual(scheme)));
-        }
-        let text = format!("target `{}` takes no quantized graphs", target.name);
-        return Err(report::with_hint(
-            text,
-            "its SDK quantizes float graphs itself: give it the converted folder, or what `--export-float` makes of it",
-        ));
-    };
-    let scheme = args.precision.unwrap_or(precision.schemes[0]);
-    if !precision.schemes.contains(&scheme) {
-        let known: Vec<String> = precision.schemes.iter().map(ToString::to_string).collect();
-        let text = format!("target `{}` has no precision {scheme}", target.name);
-        return Err(report::with_hint(text, format!("it has {}", known.join(", "))));
-    }
-    Ok((scheme, precision.clone()))
-}
-
-/// How layers are quantized; `None` if all stay in float.
-fn settings(args: &Quantize, scheme: Scheme, precision: &Precision, manifest: &Manifest) -> Option<Settings> {
-    let mut settings = Settings::of(scheme, precision, manifest.opset)?;
-    settings.fine_parts.extend(args.fine.iter().cloned());
-    settings.wide_parts.extend(args.wide.iter().cloned());
-    Some(settings)
-}
-
 fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
     let names = || manifest.components.iter().map(|c| c.name.clone());
     if let Some(unknown) = args.component.iter().find(|name| manifest.component(name).is_none()) {
@@ -181,11 +163,12 @@ fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
 fn statistics(
     args: &Quantize,
     model: &Model,
-    (scheme, settings): (Scheme, Option<&Settings>),
+    scheme: Scheme,
+    settings: &Settings,
     chosen: &[String],
     inputs: Option<&SharedInputs>,
 ) -> Result<Option<Known>> {
-    let needed = !args.export_float && settings.is_some_and(|s| s.activations.is_some());
+    let needed = !args.export_float && settings.quantizes_activations();
     if needed && args.statistics.is_none() && args.calibration.is_none() {
         let text = format!("{scheme} quantizes activations, and nothing says what values they take");
         let hint =
@@ -226,7 +209,7 @@ impl Job<'_> {
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
-                done.push(self.treat(&component.name, graph, self.settings.as_ref(), &mut shared)?);
+                done.push(self.treat(&component.name, graph, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
             let names: Vec<&str> = parts.iter().map(|c| c.file.rsplit('/').next().unwrap_or(&c.file)).collect();
@@ -260,23 +243,19 @@ impl Job<'_> {
     }
 
     /// One component's graph as it shall be.
-    fn treat(
-        &self,
-        name: &str,
-        graph: Checked<Graph>,
-        settings: Option<&Settings>,
-        shared: &mut SharedWeights<'_>,
-    ) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights<'_>) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
-        let Some(settings) = settings.filter(|_| chosen) else {
+        // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
+        let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
+        if !chosen || plain {
             let half = chosen || self.args.others == Others::Fp16;
             let graph = if half { half_weights(&graph)? } else { graph };
             return Ok(Done { graph, encodings: Vec::new() });
-        };
+        }
         if let Some(Known { statistics, .. }) = &self.statistics {
             statistics.check_graph(name, &graph)?;
         }
-        let graph = self.plan.correct(graph, settings, self.inputs.as_ref(), shared)?;
+        let graph = self.plan.correct(graph, &self.settings, self.inputs.as_ref(), shared)?;
         if self.args.export_float {
             return Ok(Done { graph, encodings: Vec::new() });
         }
@@ -285,7 +264,7 @@ impl Job<'_> {
             let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
             self.statistics.as_ref()?.statistics.range(name, tensor, self.method, grid)
         };
-        let Quantized { graph, encodings } = edge_quant::quantize(&graph, settings, &range, shared)?;
+        let Quantized { graph, encodings } = edge_quant::quantize(&graph, &self.settings, &range, shared)?;
         Ok(Done { graph, encodings })
     }
 
@@ -309,8 +288,7 @@ impl Job<'_> {
             precision: self.precision.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
-            fine: self.args.fine.clone(),
-            wide: self.args.wide.clone(),
+            rules: self.rules.clone(),
             rounding: (self.scheme != Scheme::Fp16).then(|| self.plan.rounding()),
             repairs: self.plan.repairs(),
             components: self.chosen.clone(),

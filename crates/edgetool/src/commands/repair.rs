@@ -72,9 +72,9 @@ impl Plan {
         model: &mut Model,
         manifest: &Manifest,
         chosen: &[String],
-        settings: Option<&Settings>,
+        settings: &Settings,
     ) -> Result<Option<String>> {
-        let (true, Some(settings), Some(prompts)) = (self.smooth, settings, &args.calibration) else { return Ok(None) };
+        let (true, Some(prompts)) = (self.smooth, &args.calibration) else { return Ok(None) };
         let inputs = looking(false, manifest, chosen);
         see(&args.model, model, prompts, args.number, chosen, false, Some(&inputs))?;
         let inputs = lock(&inputs).clone();
@@ -129,6 +129,7 @@ pub(super) fn usual(scheme: Scheme) -> Precision {
         activations_16: Integer::Uint16,
         activations_8: Integer::Uint8,
         block: None,
+        weights_16: false,
         biases: Biases::Float,
         matmul_second_16: None,
         gains: BTreeMap::new(),

@@ -38,7 +38,7 @@ fn workspace() -> &'static Path {
 
 /// A temporary folder in which the program runs. `tests/fixtures` and `recipes` are there as in the workspace, so that
 /// paths in arguments and messages are the same everywhere.
-pub(crate) struct Sandbox(TempDir);
+pub(crate) struct Sandbox(TempDir, TempDir);
 
 /// How a run of the program ended.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Sandbox {
         for name in ["tests/fixtures", "recipes"] {
             std::os::unix::fs::symlink(workspace().join(name), dir.path().join(name)).expect("a link");
         }
-        Self(dir)
+        Self(dir, tempfile::tempdir().expect("a temporary folder"))
     }
 
     /// A path below the folder.
@@ -63,11 +63,16 @@ impl Sandbox {
         self.0.path().join(name)
     }
 
+    /// The folder of what the program keeps for the next time.
+    pub(crate) fn cache(&self) -> &Path {
+        self.1.path()
+    }
+
     /// A command that runs here.
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env_remove("RAYON_NUM_THREADS").env("COLUMNS", "110");
+        command.env_remove("RAYON_NUM_THREADS").env("COLUMNS", "110").env("XDG_CACHE_HOME", self.cache());
         command
     }
 

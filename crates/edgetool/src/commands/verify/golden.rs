@@ -10,7 +10,7 @@ use edge_run::{Noise, tensors};
 use edge_spec::{FoldForm, Pipeline};
 use edge_verify::Drawing;
 
-use super::player::{Drawn, indices, pixels, rows};
+use super::drawn::{Drawn, indices, pixels, rows};
 use crate::cli::{Decoder, Sampling};
 use crate::report;
 
@@ -94,7 +94,7 @@ impl Golden {
             self.shown,
             run = self.run
         );
-        Ok(Drawn::given(drawing, picture))
+        Ok(Drawn::given(drawing, picture, false))
     }
 
     fn picture(&self) -> Result<Option<Picture>> {

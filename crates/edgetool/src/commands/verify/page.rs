@@ -6,7 +6,7 @@ use edge_run::picture::{Picture, write_png};
 use edge_verify::metrics::pictures::{Pixels, difference_map};
 use edge_verify::{Shown, ShownStep, aligned};
 
-use super::player::{Drawn, pixels};
+use super::drawn::{Drawn, pixels};
 
 /// Prompts whose pictures are on the page.
 const MOST: usize = 16;

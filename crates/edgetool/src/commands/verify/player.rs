@@ -1,31 +1,40 @@
-//! A model that draws, and lets others hear what happens inside.
+//! A model that draws, and lets others look into it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
-use edge_ir::{Checked, Graph, Tensor, ValueId};
+use edge_ir::{Checked, Executor, Failure, Graph, Tensor, TensorType, ValueId};
 use edge_run::picture::Picture;
 use edge_run::tokenizer::Tokenizer;
-use edge_run::{Error, Guidance, Noise, Request, Sampler, Session, Trace};
+use edge_run::{Error, Graphs, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::{FoldForm, Prompt};
-use edge_verify::metrics::pictures::Pixels;
-use edge_verify::{Drawing, Landmark, Precision, Precisions, TEXT_ENCODER, UNET, landmarks, place};
+use edge_verify::{Precision, Precisions, TEXT_ENCODER, place};
 
 use super::super::model::Model;
 use super::super::sampling::Sampling;
 use crate::cli;
 
-/// Hears the watched values of a component's run: its name, the number of the run, the values.
-pub(super) type Hear = Rc<RefCell<dyn FnMut(&str, usize, Vec<Tensor>)>>;
+/// Looks into a model's graphs while it draws.
+pub(super) trait Look: Send + Sync {
+    /// What to see of a component's graph: inputs, or outputs of nodes, `float32` all.
+    fn wanted(&self, component: &str, graph: &Checked<Graph>) -> Vec<ValueId>;
 
-/// A component and what was watched in one of its runs.
-type Heard = (String, Vec<Tensor>);
+    /// A value in a run of the component; runs are counted from 0.
+    fn see(&self, component: &str, run: usize, value: ValueId, seen: Seen<'_>);
+}
 
-/// Chooses what to watch in a component's graph.
-pub(super) type Watch<'a> = &'a dyn Fn(&str, &Checked<Graph>) -> Vec<ValueId>;
+/// A value.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) shape: &'a [usize],
+    pub(super) numbers: &'a [f32],
+}
+
+/// Gives each component's graph ready to run.
+pub(super) type Load<'a> = &'a dyn Fn(&str, &Checked<Graph>) -> Result<Box<dyn Executor>, Error>;
 
 /// A model with what it needs to draw.
 pub(super) struct Player {
@@ -62,16 +71,16 @@ impl Player {
         Request { prompt, negative_prompt, guidance: self.sampling.guidance, noise }
     }
 
+    /// The decoder's component.
+    pub(super) fn decoder(&self) -> &'static str {
+        self.sampling.decoder.component
+    }
+
     /// The components that draw, in the order of use.
     pub(super) fn used(&self) -> Vec<String> {
         let decoder = self.sampling.decoder.component;
         let other = |name: &str| name.ends_with("_decoder") && name != decoder || name == "vae_encoder";
         self.model.components().into_iter().filter(|name| !other(name)).collect()
-    }
-
-    /// The decoder's name.
-    pub(super) fn decoder(&self) -> &'static str {
-        self.sampling.decoder.component
     }
 
     /// The arithmetic of one component.
@@ -108,137 +117,108 @@ impl Player {
         Ok(Precisions { text_encoder: of("text"), unet: of("unet"), decoder: of("decoder") })
     }
 
-    /// Draws. What `watch` chooses in each component's graph, `hear` hears after each of its runs.
-    pub(super) fn play(
-        &self,
-        requests: &[Request],
-        watch: Watch<'_>,
-        hear: &Hear,
-        progress: &mut dyn FnMut(&str),
-        done: &mut dyn FnMut(Vec<Picture>, Trace),
-    ) -> Result<()> {
-        let graphs = self.model.graphs();
-        let sessions = |name: &str| -> Result<Session, Error> {
-            let graph = graphs(name)?;
-            let (hear, component, mut run) = (Rc::clone(hear), name.to_owned(), 0);
-            let watcher = move |tensors: Vec<Tensor>| {
-                (hear.borrow_mut())(&component, run, tensors);
-                run += 1;
-            };
-            Session::load_watched(&graph, &watch(name, &graph), Box::new(watcher))
-        };
-        let sampler = Sampler {
-            graphs: &graphs,
-            tokenizer: &self.tokenizer,
-            plan: self.sampling.plan(),
-            decoder: self.sampling.decoder,
-        };
-        sampler.draw_on(&sessions, requests, progress, &mut |_, pictures, trace| done(pictures, trace))?;
-        Ok(())
-    }
-
-    /// Draws, and gives what the components hand on to each other.
-    pub(super) fn draw(&self, requests: &[Request], progress: &mut dyn FnMut(&str)) -> Result<Vec<Drawn>> {
-        let heard: Rc<RefCell<Vec<Heard>>> = Rc::default();
-        let hear: Hear = Rc::new(RefCell::new({
-            let heard = Rc::clone(&heard);
-            move |component: &str, _: usize, tensors| heard.borrow_mut().push((component.to_owned(), tensors))
-        }));
-        let marks: RefCell<BTreeMap<String, Vec<Landmark>>> = RefCell::default();
-        let watch = |name: &str, graph: &Checked<Graph>| {
-            let (marks_here, ids): (Vec<_>, Vec<_>) = landmarks(name, graph).into_iter().unzip();
-            marks.borrow_mut().insert(name.to_owned(), marks_here);
-            ids
-        };
-        let mut traces = Vec::new();
-        self.play(requests, &watch, &hear, progress, &mut |pictures, trace| traces.push((pictures, trace)))?;
-        let mut drawn: Vec<Drawn> = traces.into_iter().map(|(pictures, trace)| Drawn::new(pictures, &trace)).collect();
-        for (name, marks) in marks.into_inner() {
-            let heard = heard.borrow();
-            let runs: Vec<_> = heard.iter().filter(|(n, _)| *n == name).map(|(_, tensors)| tensors).collect();
-            // A graph for every step does one step for all requests before the next one.
-            let rounds = if name == UNET { self.steps() } else { 1 };
-            let each = (runs.len() / (rounds * requests.len()).max(1)).max(1);
-            for (number, tensors) in runs.into_iter().enumerate() {
-                let round = number / (each * requests.len());
-                let step = place(&name, "").step.unwrap_or(round * each + number % each);
-                let drawn = &mut drawn[number / each % requests.len()];
-                marks.iter().zip(tensors).for_each(|(mark, tensor)| drawn.add(*mark, step, tensor));
-            }
-        }
-        Ok(drawn)
-    }
-
     /// Whether the UNet runs twice a step, once for the negative prompt, which comes first.
     pub(super) fn two_passes(&self) -> bool {
         self.model.fold().is_none() && matches!(self.sampling.guidance, Guidance::TwoPasses { scale } if scale > 1.0)
     }
-}
 
-/// A drawing, and its picture as a file is made of it.
-pub(super) struct Drawn {
-    pub(super) drawing: Drawing,
-    pub(super) picture: Option<Picture>,
-    pub(super) truncated: bool,
-    /// The runner knows the UNet's outputs and latents itself.
-    traced: [bool; 2],
-}
-
-impl Drawn {
-    fn new(pictures: Vec<Picture>, trace: &Trace) -> Self {
-        let tensor = |name: &str| trace.tensors.get(name);
-        let rows = |name: &str| tensor(name).map(rows).unwrap_or_default();
-        let (outputs, latents) = (rows("model_output"), rows("prev_sample"));
-        let traced = [!outputs.is_empty(), !latents.is_empty()];
-        let picture = pictures.into_iter().next();
-        let drawing = Drawing {
-            tokens: tensor("ids").map(indices),
-            context: None,
-            outputs,
-            latents,
-            picture: picture.as_ref().map(pixels),
+    /// Draws with these graphs, its own or others of the same inputs and outputs, while `look` looks.
+    pub(super) fn play(
+        &self,
+        graphs: Graphs<'_>,
+        requests: &[Request],
+        look: &Arc<dyn Look>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<(Vec<Picture>, Trace)>> {
+        let load = |name: &str, graph: &Checked<Graph>| -> Result<Box<dyn Executor>, Error> {
+            let wanted = look.wanted(name, graph);
+            if wanted.is_empty() {
+                return Ok(Box::new(Session::load(graph)?));
+            }
+            let values = wanted.iter().map(|id| (graph.value(*id).name.clone(), (*id, graph.ty(*id).shape.clone())));
+            let lens = Lens {
+                component: name.to_owned(),
+                look: Arc::clone(look),
+                values: values.collect(),
+                wanted,
+                run: AtomicUsize::new(0),
+            };
+            let lens = Arc::new(lens);
+            let observer: Arc<dyn Observer> = lens.clone();
+            Ok(Box::new(Counted { session: Session::load_observed(graph, &observer)?, lens }))
         };
-        Self { drawing, picture, truncated: trace.truncated, traced }
+        self.play_on(graphs, requests, &load, progress)
     }
 
-    /// What stood in an output file of another program.
-    pub(super) fn given(drawing: Drawing, picture: Option<Picture>) -> Self {
-        Self { drawing, picture, truncated: false, traced: [true; 2] }
+    /// Draws on whatever runs the graphs.
+    pub(super) fn play_on(
+        &self,
+        graphs: Graphs<'_>,
+        requests: &[Request],
+        load: Load<'_>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Vec<(Vec<Picture>, Trace)>> {
+        let sessions = |name: &str| load(name, &graphs(name)?);
+        let sampler =
+            Sampler { graphs, tokenizer: &self.tokenizer, plan: self.sampling.plan(), decoder: self.sampling.decoder };
+        let mut drawn = Vec::new();
+        sampler.draw_on(&sessions, requests, progress, &mut |_, pictures, trace| drawn.push((pictures, trace)))?;
+        Ok(drawn)
+    }
+}
+
+/// Looks into one component.
+struct Lens {
+    component: String,
+    look: Arc<dyn Look>,
+    wanted: Vec<ValueId>,
+    /// The values by name, and their shapes.
+    values: BTreeMap<String, (ValueId, Vec<usize>)>,
+    run: AtomicUsize,
+}
+
+impl Observer for Lens {
+    fn wanted(&self, _: &Checked<Graph>) -> Result<Vec<ValueId>, Failure> {
+        Ok(self.wanted.clone())
     }
 
-    fn add(&mut self, mark: Landmark, run: usize, tensor: &Tensor) {
-        match mark {
-            // Of two prompts the negative comes first.
-            Landmark::Context => self.drawing.context = Some(tensor.clone()),
-            Landmark::Output(step) if !self.traced[0] => {
-                self.drawing.outputs.insert(step.unwrap_or(run), tensor.clone());
-            }
-            Landmark::Latent(step) if !self.traced[1] => {
-                self.drawing.latents.insert(step.unwrap_or(run), tensor.clone());
-            }
-            _ => {}
+    fn see(&self, tensor: &str, numbers: &[f32]) -> Result<(), Failure> {
+        if let Some((id, shape)) = self.values.get(tensor) {
+            self.look.see(&self.component, self.run.load(Ordering::Relaxed), *id, Seen { shape, numbers });
         }
+        Ok(())
     }
 }
 
-/// The parts of a tensor along its first dimension, by their indices.
-pub(super) fn rows(tensor: &Tensor) -> BTreeMap<usize, Tensor> {
-    let shape = tensor.ty.shape.get(1..).unwrap_or_default();
-    let size: usize = shape.iter().product();
-    tensor.to_f32s().chunks(size.max(1)).map(|row| Tensor::f32s(shape, row)).enumerate().collect()
+/// A session whose runs are counted.
+struct Counted {
+    session: Session,
+    lens: Arc<Lens>,
 }
 
-/// The numbers of a tensor of indices.
-pub(super) fn indices(tensor: &Tensor) -> Vec<i64> {
-    if tensor.ty.dtype == edge_ir::DType::Int32 {
-        return tensor.bytes.as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect();
+impl Executor for Counted {
+    fn name(&self) -> &str {
+        self.session.name()
     }
-    tensor.bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+
+    fn inputs(&self) -> &[(String, TensorType)] {
+        self.session.inputs()
+    }
+
+    fn outputs(&self) -> &[(String, TensorType)] {
+        self.session.outputs()
+    }
+
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+        let outputs = self.session.run(inputs);
+        self.lens.run.fetch_add(1, Ordering::Relaxed);
+        outputs
+    }
 }
 
-/// A picture as it is compared.
-pub(super) fn pixels(picture: &Picture) -> Pixels {
-    Pixels { width: picture.width as usize, height: picture.height as usize, rgb: picture.rgb.clone() }
+/// What a lock holds, whatever became of who held it before.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What both models are asked for: what the arguments say, or what is folded into one of them.

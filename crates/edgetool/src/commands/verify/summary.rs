@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use edge_spec::{Check, Layer, Report, Verdict};
-
-use crate::cli::Verify;
+use edge_spec::{Check, Layer, Report, SecondOpinion, Verdict, WhatIf};
+use edge_verify::PICTURE;
 
 /// Verdict first, then a line for each check.
 pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> String {
@@ -28,7 +27,29 @@ pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> Strin
             None => format!("no layer at fault among {} that both models have", profile.layers.len()),
         });
     }
+    if let Some(SecondOpinion { executor, outputs, verdict }) = &report.second {
+        let worst = outputs.iter().filter(|o| o.output != PICTURE).map(|o| o.sqnr_db).reduce(f64::min);
+        let worst = worst.map_or_else(String::new, |db| format!(", {db} dB at the worst"));
+        lines.push(format!(
+            "{}  {executor} and the built-in executor: {} outputs{worst}",
+            word(*verdict),
+            outputs.len()
+        ));
+    }
+    lines.extend(report.what_if.iter().map(what_if));
     lines.join("\n")
+}
+
+/// What changes most where some layers are in float.
+fn what_if(what_if: &WhatIf) -> String {
+    let WhatIf { float, nodes, checks } = what_if;
+    let shown = ["unet_output_sqnr_db", "latent_sqnr_db", "conditioning_deviation", "picture_psnr_db"];
+    let gains = checks.iter().filter(|gain| shown.contains(&gain.name.as_str())).map(|gain| {
+        let step = gain.step.map_or_else(String::new, |step| format!(" {step}"));
+        format!("{}{step} {} -> {}", gain.name, gain.before, gain.after)
+    });
+    let gains: Vec<_> = gains.collect();
+    format!("with {} in float ({nodes} {}): {}", float.join(", "), plural(*nodes, "node"), gains.join("; "))
 }
 
 /// Why the answer is no.
@@ -39,11 +60,11 @@ pub(super) fn reason(report: &Report) -> Option<String> {
 }
 
 /// What to do about it.
-pub(super) fn hint(args: &Verify, report: &Report) -> Option<String> {
+pub(super) fn hint(reference: &Path, report: &Report) -> Option<String> {
     if let Some(profile) = &report.profile {
         return profile.culprit.as_ref().map(|culprit| format!("look at {}", layer(culprit)));
     }
-    let golden = args.against.extension().is_some_and(|e| e == "safetensors");
+    let golden = reference.extension().is_some_and(|e| e == "safetensors");
     (!golden).then(|| "`--bisect` finds the layer at which the models part".to_owned())
 }
 

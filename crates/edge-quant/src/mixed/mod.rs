@@ -1,0 +1,13 @@
+//! Mixed precision: which parts of a network get how many bits.
+//!
+//! [`parts`](fn@parts) lists what can be chosen, [`path`](fn@path) says in which order wider types pay, [`widen`] and
+//! [`Fit`] repair the scheduler's step of a quantized graph. What a part's type costs is measured by whoever can run the
+//! graph.
+
+mod choice;
+mod parts;
+mod scheduler;
+
+pub use choice::{Menu, Offer, path, within};
+pub use parts::{Part, Role, parts};
+pub use scheduler::{Fit, Sums, widen};

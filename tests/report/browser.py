@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""The report's page in a browser: opened from its file, at the width of a laptop and of a phone, light and dark, and
+printed.
+
+    browser.py --edgetool target/release/edgetool [--pictures DIR]
+
+A quantized candidate of recipes/shapes is verified with everything that a report can have. Then Chromium opens
+`report.html` without a network. Checked: nothing is said on the console, all images are there, nothing is wider than the
+page, every section is there, points and bars say what they are. `--pictures` keeps the screenshots and the printed page.
+
+Chromium is looked for on the PATH. Where there is none and this runs as root, `apt-get install chromium` is tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+SHAPES = REPO / "recipes/shapes"
+NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+SECTIONS = ["Checks", "Pictures", "Error of each layer", "Values of the worst layers", "Use of the integers' ranges",
+            "What if these layers were in float", "Tensors", "Components"]
+# Name, width, height, further options.
+VIEWS = [("laptop", 1280, 900, []), ("phone", 390, 844, []), ("laptop-dark", 1280, 900, ["--force-dark-mode"])]
+# Runs in the page; the title carries the answer out of it.
+PROBE = """<script>
+window.addEventListener('error', e => window.faults = (window.faults || []).concat(String(e.message)));
+window.addEventListener('load', () => {
+  const images = [...document.images];
+  document.title = 'PROBE' + JSON.stringify({
+    images: images.length,
+    missing: images.filter(i => !i.complete || !i.naturalWidth).length,
+    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    titles: document.querySelectorAll('svg title').length,
+    marks: document.querySelectorAll('svg circle, svg .bar').length,
+    sections: [...document.querySelectorAll('h2')].map(h => h.textContent),
+    faults: window.faults || [],
+    dark: matchMedia('(prefers-color-scheme: dark)').matches,
+  }) + 'END';
+});
+</script>"""
+
+
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if not found and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "-y", "-q", "chromium"], stdout=subprocess.DEVNULL, check=False)
+        found = next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        sys.exit(f"no browser: expected one of {', '.join(NAMES)} on the PATH (`apt-get install chromium`)")
+    return found
+
+
+def report(edgetool: Path, work: Path) -> Path:
+    """A report of a quantized model, with layers and what-ifs."""
+    def run(*command: object, expect: tuple[int, ...] = (0,)) -> None:
+        done = subprocess.run([edgetool, *map(str, command)], capture_output=True, text=True)
+        if done.returncode not in expect:
+            sys.exit(f"edgetool {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+
+    run("convert", SHAPES / "model", "-o", work / "float", "--target", "qnn", "--fold", "per-step")
+    run("quantize", work / "float", "-o", work / "w8a16", "--precision", "w8a16",
+        "--calibration", SHAPES / "prompts/calibration.txt", "--number", "8")
+    run("verify", work / "w8a16", "--against", work / "float", "--recipe", REPO / "recipes/shapes.yaml", "--limit", "6",
+        "--bisect", "--float", "conv_out", "--report", work / "report", "--no-cache")
+    return work / "report/report.html"
+
+
+def browse(browser: str, page: Path, work: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-extensions",
+               "--no-first-run", "--disable-background-networking", "--disable-sync", "--disable-component-update",
+               "--proxy-server=127.0.0.1:9", "--enable-logging=stderr", f"--user-data-dir={work / 'profile'}",
+               "--virtual-time-budget=4000", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
+
+
+def check(browser: str, page: Path, work: Path, pictures: Path) -> list[str]:
+    text, faults = page.read_text(), []
+    for foreign in ["http:", "https:", "<script", "@import", "url("]:
+        if foreign in text:
+            faults.append(f"the page has `{foreign}`")
+    probed = work / "probed.html"
+    probed.write_text(text.replace("</head>", PROBE + "</head>"))
+    for name, width, height, options in VIEWS:
+        size = f"--window-size={width},{height}"
+        done = browse(browser, probed, work, size, *options, "--dump-dom")
+        answer = re.search(r"PROBE(\{.*?\})END", done.stdout, re.DOTALL)
+        if not answer:
+            faults.append(f"{name}: the page did not load\n{done.stderr}")
+            continue
+        seen = json.loads(answer[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
+        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        absent = [s for s in SECTIONS if not any(h.startswith(s) for h in seen["sections"])]
+        wrong = {"on the console": said, "errors": seen["faults"], "images missing": seen["missing"],
+                 "pixels wider than the window": max(0, seen["wide"]), "sections missing": absent}
+        faults += [f"{name}: {what}: {found}" for what, found in wrong.items() if found]
+        if seen["images"] < 18 or seen["titles"] < seen["marks"] or seen["marks"] < 100:
+            faults.append(f"{name}: expected 18 images and 100 points and bars with titles, got {seen}")
+        print(f"{name}: {seen['images']} images, {seen['marks']} points and bars, dark: {seen['dark']}")
+        tall = browse(browser, page, work, f"--window-size={width},{4200 if width > 600 else 7000}", *options,
+                      f"--screenshot={pictures / name}.png")
+        if not (pictures / f"{name}.png").exists():
+            faults.append(f"{name}: no screenshot\n{tall.stderr}")
+    browse(browser, page, work, f"--print-to-pdf={pictures / 'printed.pdf'}")
+    printed = pictures / "printed.pdf"
+    if not printed.exists() or not printed.read_bytes().startswith(b"%PDF"):
+        faults.append("the page was not printed")
+    return faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--edgetool", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path)
+    args = parser.parse_args()
+    browser = chromium()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        pictures = args.pictures or work / "pictures"
+        pictures.mkdir(parents=True, exist_ok=True)
+        faults = check(browser, report(args.edgetool.resolve(), work), work, pictures.resolve())
+    for fault in faults:
+        print(f"FAIL {fault}")
+    print("FAIL" if faults else f"ok   the report's page, in {len(VIEWS)} views and printed")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
