@@ -15,7 +15,7 @@ use edge_passes::StopAfter;
 pub(crate) use build::Build;
 pub(crate) use compile::{Compile, Compiler};
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
-pub(crate) use quantize::{Calibrate, Others, Quantize, Rounding};
+pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
 pub(crate) use sensitivity::{Budget, Sensitivity};
 pub(crate) use verify::{Executor, Verify};
 

@@ -20,7 +20,7 @@ use edge_spec::{
 use super::calibrate::{SharedInputs, lock};
 use super::copies::{self, directory};
 use super::model::Model;
-use super::repair::Plan;
+use super::repair::{Plan, usual};
 use super::{fit, plan, sensitivity};
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
@@ -67,10 +67,13 @@ struct Done {
 /// Quantizes as the arguments say.
 pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let cannot = || format!("cannot quantize `{}`", args.model.display());
-    let model = open(&args.model)?;
+    let mut model = open(&args.model)?;
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
-    let manifest = manifest.as_ref();
-    let target = target(&args.model, args.target.as_deref(), manifest).with_context(cannot)?;
+    let manifest = &manifest.as_ref().clone();
+    let mut target = target(&args.model, args.target.as_deref(), manifest).with_context(cannot)?;
+    if let Some(scheme) = args.precision.filter(|_| args.export_float) {
+        target.precision.get_or_insert_with(|| usual(scheme));
+    }
     let (scheme, precision, rules) = plan::asked(args, &target)?;
     let chosen = chosen(&args.model, &args.component, manifest)?;
     let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
@@ -78,6 +81,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let mut settings = Settings::of(scheme, &precision, manifest.opset);
     settings.rules.extend(rules.iter().cloned());
     let repairs = Plan::new(args, scheme)?;
+    let smoothed = repairs.smooth(args, &mut model, manifest, &chosen, &settings)?;
     let inputs = repairs.inputs(manifest, &chosen);
     let statistics = statistics(args, &model, manifest, scheme, &settings, &chosen, inputs.as_ref())?;
     let fold = args.fit_scheduler.as_ref().map(|_| fit::check(&args.model, manifest, &chosen)).transpose()?;
@@ -104,12 +108,13 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let lines = job.write(staging.path()).with_context(cannot)?;
     staging.commit()?;
     report::say(format!(
-        "quantized `{}` to `{}`: {scheme} for {}",
+        "{} `{}` to `{}`: {scheme} for {}",
+        if args.export_float { "repaired" } else { "quantized" },
         args.model.display(),
         args.output.display(),
         target.default_device.as_ref().map_or(target.name.clone(), |device| format!("{}/{device}", target.name))
     ));
-    lines.into_iter().for_each(report::say);
+    smoothed.into_iter().chain(lines).for_each(report::say);
     Ok(())
 }
 
@@ -185,7 +190,7 @@ fn statistics(
     chosen: &[String],
     inputs: Option<&SharedInputs>,
 ) -> Result<Option<Known>> {
-    let needed = settings.quantizes_activations();
+    let needed = !args.export_float && settings.quantizes_activations();
     if needed && args.statistics.is_none() && args.calibration.is_none() {
         let text = format!("{scheme} quantizes activations, and nothing says what values they take");
         let hint =
@@ -271,9 +276,19 @@ impl Job<'_> {
                 lines.extend(self.line(component, done));
             }
         }
-        let fold = self.manifest.fold.as_ref().map(|fold| fit::fitted(fold, &self.fits));
-        let quantization = Some(self.record());
-        let manifest = Manifest { weights: "copy".into(), quantization, fold, components, ..self.manifest.clone() };
+        let export = self.args.export_float;
+        let manifest = Manifest {
+            weights: "copy".into(),
+            quantization: (!export).then(|| self.record()),
+            repaired: if export {
+                Some(self.plan.record(self.scheme, &self.chosen))
+            } else {
+                self.manifest.repaired.clone()
+            },
+            fold: self.manifest.fold.as_ref().map(|fold| fit::fitted(fold, &self.fits)),
+            components,
+            ..self.manifest.clone()
+        };
         let path = folder.join(MANIFEST_FILE);
         fs::write(&path, manifest.text()).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(lines)
@@ -299,6 +314,10 @@ impl Job<'_> {
             && self.args.statistics.is_some()
         {
             statistics.check_graph(name, &graph)?;
+        }
+        let graph = self.plan.correct(graph, &self.settings, self.inputs.as_ref(), shared)?;
+        if self.args.export_float {
+            return Ok(Done { graph, encodings: Vec::new() });
         }
         let known = self.statistics.as_ref().map(|known| &known.statistics);
         let range = ranges(known, name, self.method);
@@ -352,6 +371,8 @@ impl Job<'_> {
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             rules: self.rules.clone(),
             scheduler: self.fits.iter().map(|fit| SchedulerFit { sample: fit.sample, output: fit.output }).collect(),
+            rounding: (self.scheme != Scheme::Fp16).then(|| self.plan.rounding()),
+            repairs: self.plan.repairs(),
             components: self.chosen.clone(),
         }
     }
