@@ -45,8 +45,12 @@ pub struct Exception {
     pub fact: String,
     /// The number below which the rule holds.
     pub below: u64,
-    /// In the place of [`Precision::matmul_second_16`].
-    pub matmul_second_16: Integer,
+    /// In the place of [`Precision::matmul_second_16`], if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matmul_second_16: Option<Integer>,
+    /// In the place of [`Precision::gains`] of the same operators.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gains: BTreeMap<String, Integer>,
 }
 
 /// Bits of weights and activations.
@@ -131,7 +135,8 @@ impl Precision {
         let mut precision = Self { exceptions: Vec::new(), ..self.clone() };
         let value = |fact: &str| device.get(fact).and_then(serde_json::Value::as_u64);
         for exception in self.exceptions.iter().filter(|e| value(&e.fact).is_some_and(|v| v < e.below)) {
-            precision.matmul_second_16 = Some(exception.matmul_second_16);
+            precision.matmul_second_16 = exception.matmul_second_16.or(precision.matmul_second_16);
+            precision.gains.extend(exception.gains.clone());
         }
         precision
     }

@@ -8,7 +8,7 @@ use edge_import::Options;
 use edge_ir::{Checked, Graph};
 use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
 use edge_spec::bundle::{self, Content, Measure};
-use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Scheme, Target};
+use edge_spec::{MANIFEST_FILE, Manifest, Precision, REPORT_FILE, Report, Scheme, Target};
 
 use super::lower::supported;
 use super::model::Model;
@@ -40,9 +40,9 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> R
         return Err(report::with_hint(text, "name a folder that `edgetool convert` wrote"));
     }
     let manifest = Manifest::open(&args.model)?;
+    same_rules(&manifest, target, device)?;
     let files = measured(&args.model)?;
     let text = verified(args, &manifest, &files)?;
-    same_rules(&manifest, target, device)?;
     let model = Model::open(&args.model, None, Options::default())?;
     let graphs = fitting(&model, &manifest, target)?;
     let runner = args.with_runner.as_deref().map(runner).transpose()?;
@@ -107,21 +107,16 @@ fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathB
 /// The answer no, if the model was quantized by rules of devices that this one does not share.
 fn same_rules(manifest: &Manifest, target: &Target, device: Option<&str>) -> Result<()> {
     let (Some(done), Some(device)) = (&manifest.quantization, device) else { return Ok(()) };
-    let rules = target.clone().on(Some(device.to_owned())).precision;
-    let Some(wanted) = rules.and_then(|precision| precision.matmul_second_16) else { return Ok(()) };
-    match done.precision.matmul_second_16 {
-        Some(found) if found != wanted && matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16) => {
-            let made_for = done.device.as_deref().unwrap_or("another device");
-            let text = format!(
-                "`{device}` takes {} as second operand of a product of two activations, the model, made for {made_for}, has {}",
-                wanted.name(),
-                found.name()
-            );
-            let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
-            Err(report::no(text, Some(hint)))
-        }
-        _ => Ok(()),
+    let wide = matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16);
+    let Some(rules) = target.clone().on(Some(device.to_owned())).precision.filter(|_| wide) else { return Ok(()) };
+    let own = |precision: &Precision| (precision.matmul_second_16, precision.gains.clone());
+    if own(&rules) == own(&done.precision) {
+        return Ok(());
     }
+    let made_for = done.device.as_deref().unwrap_or("another device");
+    let text = format!("the model was quantized by the rules of `{made_for}`, which are not those of `{device}`");
+    let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
+    Err(report::no(text, Some(hint)))
 }
 
 /// The model's graphs, in order; the answer no, if the target does not take them.
