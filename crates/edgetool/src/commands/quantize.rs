@@ -295,13 +295,7 @@ impl Job<'_> {
     }
 
     /// One component's graph as it shall be.
-    fn treat(
-        &self,
-        name: &str,
-        graph: Checked<Graph>,
-        fits: &[Fit],
-        shared: &mut SharedWeights<'_>,
-    ) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, fits: &[Fit], shared: &mut SharedWeights<'_>) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
         // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
         let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
