@@ -4,7 +4,8 @@
     quantized.py --edgetool target/release/edgetool [--recipe recipes/shapes] [--table docs/quantization.md]
 
 Each row is converted for qnn with two steps folded, calibrated on 64 prompts, quantized, and draws the 200 evaluation
-prompts. Pictures are compared with those of the converted float model, prompt by prompt, with the same noise.
+prompts. Rounding and repairs look at 32 of the prompts. The second table has each of them alone and together. Pictures
+are compared with those of the converted float model, prompt by prompt, with the same noise.
 
 The conditioning ratio says what is left of the text's influence: for two prompts and the same noise, the spread of the
 difference of the UNet's two answers in the first step, over that of the float model. Prompts are taken in all pairs.
@@ -25,15 +26,33 @@ from safetensors.numpy import load_file
 
 CONDITIONED = 12  # prompts whose pairs give the conditioning ratio
 BEGIN, END = "<!-- table: tests/shapes/quantized.py -->", "<!-- end of table -->"
+REPAIRS = "<!-- repairs: tests/shapes/quantized.py -->"
+# Options of a row; `SEEN` stands for the prompts of calibration, `SMOOTH` for them in the place of statistics.
+SEEN, SMOOTH = "seen", "smooth"
 ROWS = [
     ("fp16", "fp16", []),
-    ("W8", "w8", []),
-    ("W8A16", "w8a16", []),
-    ("W4A16", "w4a16", []),
-    ("W4A16, int8 in the last up block", "w4a16", ["--wide", "up_blocks.2"]),
-    ("W8A8, ranges by MSE", "w8a8", []),
-    ("W8A8, ranges by min-max", "w8a8", ["--ranges", "min-max"]),
+    ("W8", "w8", [SEEN]),
+    ("W8A16", "w8a16", [SEEN]),
+    ("W4A16", "w4a16", [SEEN]),
+    ("W8A8, ranges by MSE", "w8a8", [SEEN]),
+    ("W8A8, ranges by min-max", "w8a8", [SEEN, "--ranges", "min-max"]),
+    ("W8A16, from statistics alone", "w8a16", []),
+    ("W4A16, from statistics alone", "w4a16", []),
+    ("W8A8, from statistics alone", "w8a8", []),
 ]
+BIAS = [SEEN, "--repair", "bias"]
+WAYS = [
+    ("min-max", ["--rounding", "min-max"]),
+    ("nearest", ["--rounding", "nearest"]),
+    ("sequential-mse", [SEEN, "--no-repair", "--rounding", "sequential-mse"]),
+    ("gptq", [SEEN, "--no-repair"]),
+    ("nearest, bias", [*BIAS, "--rounding", "nearest"]),
+    ("nearest, smooth", [SMOOTH, "--repair", "smooth", "--rounding", "nearest"]),
+    ("gptq, bias", BIAS),
+    ("gptq, smooth", [SMOOTH, "--repair", "smooth"]),
+    ("gptq, bias, smooth", [SMOOTH, "--repair", "smooth", "--repair", "bias"]),
+]
+ABLATION = [(f"{p.upper()}: {way}", p, options) for p in ("w4a16", "w8a16", "w8a8") for way, options in WAYS]
 
 
 def main() -> None:
@@ -42,17 +61,22 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=Path("recipes/shapes"), help="model, judge and prompts")
     parser.add_argument("--limit", type=int, default=200, help="evaluation prompts")
     parser.add_argument("--table", type=Path, help="document whose table to write")
+    parser.add_argument("--only", choices=["table", "repairs"], help="make one table only")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        table = measure(args, Path(folder))
-    print(table)
-    if args.table:
-        text = args.table.read_text()
-        before, rest = text.split(BEGIN)
-        args.table.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    parts = [(BEGIN, ROWS), (REPAIRS, ABLATION)]
+    if args.only:
+        parts = [part for part in parts if args.only in part[0]]
+    for begin, rows in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            table = measure(args, Path(folder), rows)
+        print(table)
+        if args.table:
+            text = args.table.read_text()
+            before, rest = text.split(begin)
+            args.table.write_text(f"{before}{begin}\n{table}\n{END}{rest.split(END, 1)[1]}")
 
 
-def measure(args: argparse.Namespace, folder: Path) -> str:
+def measure(args: argparse.Namespace, folder: Path, rows: list) -> str:
     def run(*command) -> str:
         done = subprocess.run([args.edgetool, *command], capture_output=True, text=True)
         if done.returncode:
@@ -88,9 +112,12 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     lines.append(f"| float | {100 * accuracy:.1f} % | | | | | {kibibytes(floats):.0f} KiB |")
     print(lines[-1], flush=True)
-    for name, precision, options in ROWS:
-        model = folder / name.replace(",", "").replace(" ", "-")
-        known = ["--statistics", statistics] if "a" in precision else []
+    for name, precision, options in rows:
+        model = folder / name.replace(",", "").replace(":", "").replace(" ", "-")
+        known = ["--statistics", statistics] if "a" in precision and SMOOTH not in options else []
+        if {SEEN, SMOOTH} & set(options):
+            known += ["--calibration", prompts, "--number", "32"]
+        options = [option for option in options if option not in (SEEN, SMOOTH)]
         run("quantize", floats, "--precision", precision, "-o", model, *known, *options)
         accuracy, images = evaluate(model)
         psnr = [decibels(a, b) for a, b in zip(images, reference)]

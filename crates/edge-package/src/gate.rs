@@ -90,6 +90,7 @@ mod tests {
             weights: "copy".into(),
             lowering: None,
             quantization: None,
+            repaired: None,
             pipeline: Pipeline {
                 height: 8,
                 width: 8,

@@ -53,6 +53,7 @@ struct Tap {
 pub(crate) struct Moments {
     rows: u64,
     sums: Vec<f64>,
+    squares: Vec<f64>,
     /// The greatest magnitude of each channel.
     pub(crate) greatest: Vec<f32>,
 }
@@ -96,6 +97,7 @@ impl Inputs {
                 let moments = Moments {
                     rows: 0,
                     sums: vec![0.0; channels * layer.patches.each()],
+                    squares: vec![0.0; channels * layer.patches.each()],
                     greatest: vec![0.0; channels],
                 };
                 let patches = layer.patches.clone();
@@ -140,8 +142,9 @@ impl Inputs {
 
     /// The products of the inputs of a weight with so many outputs; none if they were not seen.
     pub(crate) fn parts(&self, folder: &str, weight: &str, outputs: usize) -> Vec<Part<'_>> {
-        let of_folder = self.components.iter().filter(|(name, _)| self.folders.get(*name).is_some_and(|f| f == folder));
-        let tap = of_folder.filter_map(|(_, known)| Some(&known.taps[*known.of_weight.get(weight)?])).next();
+        let mut of_folder =
+            self.components.iter().filter(|(name, _)| self.folders.get(*name).is_some_and(|f| f == folder));
+        let tap = of_folder.find_map(|(_, known)| Some(&known.taps[*known.of_weight.get(weight)?]));
         let Some(tap) = tap else { return Vec::new() };
         let each = outputs / tap.patches.groups();
         let part = |block: &'_ Block| (block.group * each..(block.group + 1) * each, block.columns.clone());
@@ -151,6 +154,23 @@ impl Inputs {
             Part { outputs, columns, gram: &block.gram }
         };
         blocks.map(part).collect()
+    }
+
+    /// The greatest magnitude and the mean square of each channel that a weight reads, the greater of all graphs of a
+    /// folder; `None` if it was not seen.
+    pub(crate) fn channels(&self, folder: &str, weight: &str) -> Option<(Vec<f32>, Vec<f64>)> {
+        let of_folder = self.components.iter().filter(|(name, _)| self.folders.get(*name).is_some_and(|f| f == folder));
+        let mut taps = of_folder.filter_map(|(_, known)| Some(&known.taps[*known.of_weight.get(weight)?]));
+        let of = |tap: &Tap| {
+            let mean = |sums: &[f64]| sums.iter().sum::<f64>() / count(tap.moments.rows);
+            (tap.moments.greatest.clone(), tap.moments.squares.chunks(tap.patches.each()).map(mean).collect())
+        };
+        let (mut greatest, mut squares): (Vec<f32>, Vec<f64>) = of(taps.next()?);
+        for (more, others) in taps.map(of) {
+            greatest.iter_mut().zip(more).for_each(|(most, x)| *most = most.max(x));
+            squares.iter_mut().zip(others).for_each(|(mean, x)| *mean = mean.max(x));
+        }
+        Some((greatest, squares))
     }
 
     /// What the inputs of a component's layers are that read a tensor in one way.
@@ -165,16 +185,22 @@ impl Moments {
     fn add(&mut self, values: &[f32], rows: usize) {
         self.rows += rows as u64;
         for row in values.chunks_exact(self.sums.len().max(1)) {
-            self.sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
+            for ((sum, square), v) in self.sums.iter_mut().zip(&mut self.squares).zip(row) {
+                *sum += f64::from(*v);
+                *square += f64::from(*v) * f64::from(*v);
+            }
         }
     }
 
     /// The mean of each number of a row.
     pub(crate) fn means(&self) -> Vec<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "a mean needs no last digit")]
-        let rows = self.rows.max(1) as f64;
-        self.sums.iter().map(|sum| sum / rows).collect()
+        self.sums.iter().map(|sum| sum / count(self.rows)).collect()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean needs no last digit")]
+fn count(rows: u64) -> f64 {
+    rows.max(1) as f64
 }
 
 /// Empty products for what a layer reads; none where an output has a single weight.

@@ -15,6 +15,7 @@ pub mod mixed;
 mod names;
 mod plan;
 mod range;
+pub mod repairs;
 pub mod rounding;
 mod rules;
 mod settings;

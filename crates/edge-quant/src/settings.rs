@@ -86,7 +86,7 @@ impl Settings {
         let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.activations);
         let ty = named.map_or(self.activations, activation_dtype)?;
         let is_weight = |index| matches!(rule.operand(graph, node, index), Some(Operand::Weight(_)));
-        let in_float = (0..node.inputs.len()).any(is_weight) && !self.weights_of(node).is_some_and(|ty| !ty.is_float());
+        let in_float = (0..node.inputs.len()).any(is_weight) && self.weights_of(node).is_none_or(DType::is_float);
         (!in_float).then_some(ty)
     }
 

@@ -37,9 +37,10 @@ pub(crate) struct Found {
 }
 
 impl<'a> SharedWeights<'a> {
-    /// Weights of the graphs of one folder, which are rounded for these inputs.
-    pub fn rounded(rounding: Rounding, inputs: &'a Inputs, folder: &'a str) -> Self {
-        Self { known: BTreeMap::new(), rounding, inputs: Some((inputs, folder)) }
+    /// Weights of the graphs of one folder, which are rounded for these inputs. What needs inputs and has none is rounded
+    /// to the nearest.
+    pub fn rounded(rounding: Rounding, inputs: Option<&'a Inputs>, folder: &'a str) -> Self {
+        Self { known: BTreeMap::new(), rounding, inputs: inputs.map(|inputs| (inputs, folder)) }
     }
 
     /// A weight in integers. `least` are the smallest scales with which the biases of the channels fit into 32 bits.
@@ -57,7 +58,17 @@ impl<'a> SharedWeights<'a> {
         let mut made = None;
         let best = match best {
             Some(best) => best,
-            None => made.insert(self.make(name, data, ty, scheme, encode(data, ty, scheme)?, self.rounding)?).0.clone(),
+            None => made
+                .insert(self.make(
+                    name,
+                    data,
+                    ty,
+                    scheme,
+                    encode(data, ty, scheme, self.rounding != Rounding::MinMax)?,
+                    self.rounding,
+                )?)
+                .0
+                .clone(),
         };
         let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
         let there = known.iter().position(|k| is_same(&k) && k.encoding == raised);
@@ -92,10 +103,11 @@ impl<'a> SharedWeights<'a> {
     ) -> Option<(Encoding, Data)> {
         let outputs = *ty.shape.get(scheme.axis)?;
         let parts = self.inputs.map_or(Vec::new(), |(inputs, folder)| inputs.parts(folder, name, outputs));
-        if rounding != Rounding::Nearest && !parts.is_empty() {
-            if let Some(rounded) = round(data, ty, scheme, &encoding, &parts, rounding) {
-                return Some(rounded);
-            }
+        if rounding.needs_products()
+            && !parts.is_empty()
+            && let Some(rounded) = round(data, ty, scheme, &encoding, &parts, rounding)
+        {
+            return Some(rounded);
         }
         let integers = data.quantize(&ty.shape, encoding.clone())?;
         Some((encoding, integers))

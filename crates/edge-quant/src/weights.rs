@@ -26,10 +26,11 @@ const CUTS: &[(DType, f32, u8)] = &[(DType::Int4, 0.03, 24), (DType::Int8, 0.04,
 /// Candidates that may be worse than the best before the search ends.
 const PATIENCE: u8 = 3;
 
-/// The encoding of a `float32` weight; `None` if it has numbers that are not finite, or the scheme does not fit it.
+/// The encoding of a `float32` weight, whose largest numbers may be `cut`; `None` if it has numbers that are not finite,
+/// or the scheme does not fit it.
 ///
 /// Memory use is that of a channel for each thread, or of the weight, if channels are not its first axis.
-pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme) -> Option<Encoding> {
+pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bool) -> Option<Encoding> {
     let channels = *ty.shape.get(scheme.axis)?;
     let depth = usize::try_from(ty.elements()).ok()? / channels.max(1);
     if scheme.axis > 0 && ty.shape.len() != 2 {
@@ -44,7 +45,7 @@ pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme) -> Opti
         let numbers = rows.slice(&[channels, depth], 0, index..index + 1, 4)?.to_f32s();
         let sound = numbers.len() == depth && numbers.iter().all(|x| x.is_finite());
         let parts = numbers.chunks(scheme.block.unwrap_or(depth).max(1));
-        sound.then(|| parts.map(|part| scale(part, scheme.dtype)).collect::<Vec<f32>>())
+        sound.then(|| parts.map(|part| scale(part, scheme.dtype, cut)).collect::<Vec<f32>>())
     };
     let scales: Vec<Vec<f32>> = (0..channels).into_par_iter().map(channel).collect::<Option<_>>()?;
     let Some(size) = scheme.block else {
@@ -59,11 +60,11 @@ pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme) -> Opti
 }
 
 /// The best scale for weights that share it.
-fn scale(weights: &[f32], dtype: DType) -> f32 {
+fn scale(weights: &[f32], dtype: DType, cut: bool) -> f32 {
     let (_, high) = limits(dtype).unwrap_or((-128, 127));
     let greatest = weights.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
     let whole = positive(f64::from(greatest) / f64::from(high));
-    let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| greatest > 0.0) else {
+    let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| cut && greatest > 0.0) else {
         return whole;
     };
     let candidates = (0..*count).map(|k| whole * (1.0 - step * f32::from(k)));
@@ -124,7 +125,7 @@ mod tests {
     const INT8: WeightScheme = WeightScheme { dtype: DType::Int8, axis: 0, block: None };
 
     fn matrix(shape: [usize; 2], numbers: &[f32], scheme: WeightScheme) -> Option<Encoding> {
-        encode(&Data::f32s(numbers), &TensorType::new(DType::Float32, shape), scheme)
+        encode(&Data::f32s(numbers), &TensorType::new(DType::Float32, shape), scheme, true)
     }
 
     /// The root of the mean squared error.

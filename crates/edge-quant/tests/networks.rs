@@ -11,7 +11,9 @@ use edge_ir::{Checked, DType, Executor, Graph, Tensor, TensorType, ValueId, View
 use edge_passes::Driver;
 use edge_passes::lower::passes;
 use edge_quant::calibration::taps;
-use edge_quant::{Quantized, Range, Settings, SharedWeights, half_weights, quantize};
+use edge_quant::repairs::{correct_biases, smooth};
+use edge_quant::rounding::Rounding;
+use edge_quant::{Inputs, Quantized, Range, Settings, SharedWeights, half_weights, quantize};
 use edge_run::Session;
 use edge_spec::{Scheme, Target};
 
@@ -61,6 +63,22 @@ fn observe(graph: &Checked<Graph>, inputs: &[Tensor]) -> BTreeMap<String, Range>
 }
 
 impl Case {
+    /// What the layers read.
+    fn layer_inputs(&self) -> Inputs {
+        let name = &self.graph.name;
+        let mut inputs = Inputs::new(true, BTreeMap::from([(name.clone(), "folder".to_owned())]));
+        let wanted = inputs.wanted(name, &self.graph);
+        let mut all = Graph::clone(&self.graph);
+        let more: Vec<ValueId> = wanted.iter().filter(|id| !all.inputs.contains(id)).copied().collect();
+        all.outputs.clone_from(&more);
+        let results = Session::load(&all.check().unwrap()).expect("tract takes it").run(&self.inputs).expect("it runs");
+        let fed = self.graph.inputs.iter().zip(&self.inputs).filter(|(id, _)| wanted.contains(id));
+        for (id, tensor) in more.iter().zip(&results).chain(fed) {
+            inputs.observe(name, &self.graph.value(*id).name, &tensor.to_f32s()).expect("finite");
+        }
+        inputs
+    }
+
     fn quantized(&self, target: &Target, scheme: Scheme, opset: u32) -> Quantized {
         let settings = Settings::of(scheme, target.precision.as_ref().unwrap(), opset);
         let range = |tensor: &str, _: DType| self.ranges.get(tensor).copied();
@@ -124,6 +142,50 @@ fn the_unet_is_quantized_everywhere_and_stays_what_it_was() {
     assert!(w4a16 > 12.0 && w4a16 < w8a16, "{w4a16}");
     let half = case.sqnr(&half_weights(&case.graph).unwrap());
     assert!(half > 60.0, "{half}");
+}
+
+#[test]
+fn outputs_gain_from_what_is_known_of_inputs() {
+    for target in ["qnn", "onnxruntime"] {
+        let target = Target::find(target).unwrap();
+        let case = case("unet", &target);
+        let inputs = case.layer_inputs();
+        let settings = Settings::of(Scheme::W8, target.precision.as_ref().unwrap(), 21);
+        let settings = Settings { weights: Some(DType::Int4), block: Some(32), ..settings };
+        let none = |_: &str, _: DType| None;
+        let with = |rounding, bias: bool| {
+            let mut shared = SharedWeights::rounded(rounding, Some(&inputs), "folder");
+            let mut graph = case.graph.clone();
+            if bias {
+                let (corrected, count) = correct_biases(&graph, &settings, &inputs, &mut shared).expect("finite");
+                assert!(count > 50, "{count}");
+                graph = corrected;
+            }
+            let quantized = quantize(&graph, &settings, &none, &mut shared).expect("quantized");
+            case.sqnr(&quantized.graph)
+        };
+        let min_max = with(Rounding::MinMax, false);
+        let nearest = with(Rounding::Nearest, false);
+        let sequential = with(Rounding::SequentialMse, false);
+        let gptq = with(Rounding::Gptq, false);
+        let figures = format!("{}: {min_max} {nearest} {sequential} {gptq}", target.name);
+        assert!(nearest > min_max && sequential > nearest && gptq > nearest + 3.0, "{figures}");
+        assert!(with(Rounding::MinMax, true) > min_max, "{figures}");
+    }
+}
+
+#[test]
+fn smoothing_changes_nothing_but_what_integers_cost() {
+    let target = Target::find("qnn").unwrap();
+    let case = case("unet", &target);
+    let settings = Settings::of(Scheme::W8a8, target.precision.as_ref().unwrap(), 21);
+    let (smoothed, count) =
+        smooth(std::slice::from_ref(&case.graph), "folder", &settings, &case.layer_inputs()).expect("sound");
+    assert!(count > 3, "{count}");
+    let found = run(&smoothed[0], &case.inputs);
+    let error: f64 = found.iter().zip(&case.expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let power: f64 = case.expected.iter().map(|v| f64::from(*v).powi(2)).sum();
+    assert!(error > 0.0 && (error / power).sqrt() < 1e-5, "{}", (error / power).sqrt());
 }
 
 #[test]

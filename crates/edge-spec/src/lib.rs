@@ -17,8 +17,8 @@ pub use error::SpecError;
 pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, ImageLayout, Place};
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{
-    Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization, SCHEMA,
-    sha256,
+    Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization,
+    Repaired, SCHEMA, SchedulerFit, sha256,
 };
 pub use plan::{ActivationType, PLAN_SCHEMA, PrecisionPlan, PrecisionRule, WeightType};
 pub use precision::{Biases, Exception, Integer, Precision, Scheme};

@@ -32,6 +32,9 @@ pub struct Manifest {
     /// How graphs were quantized, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// What was done to float graphs, so that others quantize them better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
     /// What connects the graphs.
     pub pipeline: Pipeline,
     /// What of the sampler is in the graphs, if it is.
@@ -74,7 +77,40 @@ pub struct Quantization {
     /// What some layers have instead, as a precision plan says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PrecisionRule>,
+    /// Factors that were put into the scheduler's steps of the graphs, and stand in `fold` as well; none if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduler: Vec<SchedulerFit>,
+    /// How weights became integers: `min-max`, `nearest`, `sequential-mse`, `gptq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<String>,
+    /// What was done to the float graphs before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<String>,
     /// The components that are quantized, in the order of use; the others are as they were.
+    pub components: Vec<String>,
+}
+
+/// Factors of one step of the scheduler, fitted to the quantized network.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedulerFit {
+    /// Of the weight of the sample.
+    pub sample: f64,
+    /// Of the weight of the UNet's output.
+    pub output: f64,
+}
+
+/// What was done to float graphs that others are to quantize.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repaired {
+    /// Bits of weights and activations that they are meant for.
+    pub scheme: Scheme,
+    /// How weights are expected to become integers: symmetric, a scale for each output channel.
+    pub rounding: String,
+    /// What was done: `smooth`, `bias`.
+    pub repairs: Vec<String>,
+    /// The components, in the order of use.
     pub components: Vec<String>,
 }
 
@@ -233,6 +269,7 @@ mod tests {
             weights: "copy".into(),
             lowering: None,
             quantization: None,
+            repaired: None,
             pipeline: Pipeline {
                 height: 64,
                 width: 64,

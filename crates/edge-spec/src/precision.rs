@@ -51,12 +51,15 @@ pub struct Exception {
     pub fact: String,
     /// The number below which the rule holds.
     pub below: u64,
-    /// In the place of [`Precision::matmul_second_16`], if it is another.
+    /// In the place of [`Precision::matmul_second_16`], if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matmul_second_16: Option<Integer>,
-    /// In the place of [`Precision::depthwise_16`], if it is another.
+    /// In the place of [`Precision::depthwise_16`], if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depthwise_16: Option<Integer>,
+    /// In the place of [`Precision::gains`] of the same operators.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gains: BTreeMap<String, Integer>,
 }
 
 /// Bits of weights and activations.
@@ -143,6 +146,7 @@ impl Precision {
         for exception in self.exceptions.iter().filter(|e| value(&e.fact).is_some_and(|v| v < e.below)) {
             precision.matmul_second_16 = exception.matmul_second_16.or(precision.matmul_second_16);
             precision.depthwise_16 = exception.depthwise_16.or(precision.depthwise_16);
+            precision.gains.extend(exception.gains.clone());
         }
         precision
     }

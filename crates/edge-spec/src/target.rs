@@ -416,6 +416,7 @@ impl fmt::Display for Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Integer;
 
     #[test]
     fn every_built_in_target_is_valid_and_named_as_its_file() {
@@ -448,12 +449,13 @@ mod tests {
             let target = target.on(device);
             let precision = target.precision.expect("a precision");
             assert!(precision.exceptions.is_empty());
-            (target.default_device, precision.matmul_second_16)
+            assert_eq!(precision.gains["InstanceNormalization"], Integer::Uint8);
+            (target.default_device, precision.matmul_second_16, precision.gains["LayerNormalization"])
         };
-        let is = |device: &str, second| (Some(device.to_owned()), Some(second));
-        assert_eq!(second("qnn"), is("sm8650", crate::Integer::Int16));
-        assert_eq!(second("qnn/sm8550"), is("sm8550", crate::Integer::Int16));
-        assert_eq!(second("qnn/sm8450"), is("sm8450", crate::Integer::Uint8));
+        let is = |device: &str, integer| (Some(device.to_owned()), Some(integer), integer);
+        assert_eq!(second("qnn"), is("sm8650", Integer::Int16));
+        assert_eq!(second("qnn/sm8550"), is("sm8550", Integer::Int16));
+        assert_eq!(second("qnn/sm8450"), is("sm8450", Integer::Uint8));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod build;
 mod compile;
 mod package;
 mod quantize;
+mod sensitivity;
 mod verify;
 
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use edge_passes::StopAfter;
 pub(crate) use build::Build;
 pub(crate) use compile::{Compile, Compiler};
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
-pub(crate) use quantize::{Calibrate, Others, Quantize, Rounding};
+pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
+pub(crate) use sensitivity::{Budget, Sensitivity};
 pub(crate) use verify::{Executor, Verify};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     Calibrate(Calibrate),
     Quantize(Quantize),
+    Sensitivity(Sensitivity),
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),

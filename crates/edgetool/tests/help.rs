@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "evaluate",
     "calibrate",
     "quantize",
+    "sensitivity",
     "targets",
     "verify",
     "package",

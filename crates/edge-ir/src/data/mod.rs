@@ -76,14 +76,13 @@ impl Data {
     /// Number of bytes.
     pub fn len(&self) -> u64 {
         match &self.0 {
-            Source::Owned(bytes) => bytes.len() as u64,
+            Source::Owned(bytes) | Source::Computed { bytes, .. } => bytes.len() as u64,
             Source::Mapped { len, .. } => *len,
             Source::Cast { inner, from, to } => to.bytes(inner.len() / from.bytes(1)),
             Source::Blocks { blocks, .. } => blocks.len * blocks.count,
             Source::Transposed { inner, .. } | Source::Scaled { inner, .. } | Source::Gained { inner, .. } => {
                 inner.len()
             }
-            Source::Computed { bytes, .. } => bytes.len() as u64,
             Source::Quantized { coder, .. } => coder.packed_len(),
             Source::Dequantized { coder, .. } => DType::Float32.bytes(coder.elements()),
         }

@@ -6,7 +6,7 @@
 //! the row's product least: Babai's nearest plane, which is the same method (Chen et al., arXiv 2507.18553) without an
 //! inverse.
 
-use fearless_simd::{Level, Simd, dispatch, prelude::*};
+use fearless_simd::{Level, Simd, dispatch};
 use rayon::prelude::*;
 
 use super::cholesky::factor;

@@ -31,7 +31,7 @@ pub(crate) fn round(
         let places = |row: usize| row * columns + part.columns.start..row * columns + part.columns.end;
         let numbers: Vec<f32> = part.outputs.clone().flat_map(|row| &weight.numbers[places(row)]).copied().collect();
         let own = scales.part(part.outputs.clone(), part.columns.clone());
-        let found = gptq(&numbers, &own, &part.gram, integers)?;
+        let found = gptq(&numbers, &own, part.gram, integers)?;
         for (row, found) in part.outputs.clone().zip(found.chunks(part.columns.len())) {
             rounded[places(row)].copy_from_slice(found);
         }

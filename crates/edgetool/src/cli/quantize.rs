@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, ValueEnum};
 use edge_quant::calibration::{Method, Shard};
 use edge_quant::encodings::Version;
+use edge_quant::rounding::Rounding;
 use edge_spec::Scheme;
 
 use super::Sampling;
@@ -45,14 +46,24 @@ pub(crate) struct Quantize {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Draw the first prompts only
-    #[arg(short, long, value_name = "N", requires = "calibration")]
+    #[arg(short, long, value_name = "N")]
     pub(crate) number: Option<std::num::NonZero<usize>>,
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
     #[arg(long, value_name = "METHOD")]
     pub(crate) ranges: Option<Method>,
-    /// How weights become integers; all but nearest need --calibration [default: gptq where it can be, else nearest]
-    #[arg(long, value_enum, value_name = "METHOD")]
+    /// How weights become integers: min-max, nearest, sequential-mse or gptq; the last two need --calibration [default:
+    /// gptq with --calibration, else nearest]
+    #[arg(long, value_name = "METHOD")]
     pub(crate) rounding: Option<Rounding>,
+    /// What is done to the float network before; needs --calibration; can be given several times [default: bias]
+    #[arg(long, value_enum, value_name = "REPAIR", conflicts_with = "no_repair")]
+    pub(crate) repair: Vec<Repair>,
+    /// Leave the float network as it is
+    #[arg(long)]
+    pub(crate) no_repair: bool,
+    /// Write the repaired network in float, for an SDK that quantizes it itself, with weights rounded to the nearest
+    #[arg(long, requires = "calibration", requires = "precision", conflicts_with = "encodings")]
+    pub(crate) export_float: bool,
     /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times, and
     /// counts after the rules of `--plan`
     #[arg(long, value_name = "PART")]
@@ -61,6 +72,10 @@ pub(crate) struct Quantize {
     /// rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) wide: Vec<String>,
+    /// Draw these prompts, the first 16 or --number, and fit two factors of each scheduler's step to what the quantized UNet
+    /// makes of them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fit_scheduler: Option<PathBuf>,
     /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
     /// several times
     #[arg(long, value_name = "VERSION")]
@@ -78,15 +93,13 @@ const QUANTIZE_EXAMPLES: &str = "Examples:
   edgetool quantize edgefusion-qnn --calibration \\
       recipes/shapes/prompts/calibration.txt --number 4 -o edgefusion-w8a16";
 
-/// How weights become integers.
+/// What is done to a float network, so that integers cost it less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Rounding {
-    /// Each to the nearest
-    Nearest,
-    /// Each to the nearest, with the scale that suits the layers' inputs best
-    SequentialMse,
-    /// Each so that it makes up for the errors of those before it
-    Gptq,
+pub(crate) enum Repair {
+    /// Channels of activations are made alike: factors move from norms to the weights behind them
+    Smooth,
+    /// Biases give back what rounded weights take from the mean of outputs
+    Bias,
 }
 
 /// What becomes of networks that are not quantized.

@@ -134,6 +134,7 @@ fn write(args: &Convert, imported: &Imported, conversion: &Conversion, folder: &
         weights: mode_name(used).into(),
         lowering: conversion.lowering.clone(),
         quantization: None,
+        repaired: None,
         pipeline,
         fold: conversion.fold.clone(),
         components,

@@ -9,6 +9,7 @@ mod copies;
 mod diff;
 mod eval;
 mod evaluate;
+mod fit;
 mod fold;
 mod golden;
 mod inspect;
@@ -21,6 +22,7 @@ mod repair;
 mod run;
 mod sampling;
 mod schedule;
+mod sensitivity;
 mod targets;
 mod verify;
 
@@ -38,6 +40,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Eval(args) => eval::eval(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Quantize(args) => quantize::quantize(&args),
+        Command::Sensitivity(args) => sensitivity::sensitivity(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Targets(args) => targets::targets(&args),

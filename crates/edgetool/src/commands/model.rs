@@ -1,5 +1,6 @@
 //! A model to work on: a converted folder, a bundle that holds one, or a checkpoint that is converted in memory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -18,7 +19,13 @@ const ZIP: &[u8] = b"PK\x03\x04";
 /// An opened model.
 pub(crate) enum Model {
     /// A folder that `convert` wrote; that of a bundle is in a temporary place, which goes with the model.
-    Converted { folder: PathBuf, manifest: Box<Manifest>, _scratch: Option<Scratch> },
+    /// `changed` has graphs that stand in for those of their components.
+    Converted {
+        folder: PathBuf,
+        manifest: Box<Manifest>,
+        changed: BTreeMap<String, Checked<Graph>>,
+        _scratch: Option<Scratch>,
+    },
     /// A checkpoint.
     Checkpoint(Box<Imported>),
 }
@@ -31,7 +38,7 @@ impl Model {
         if folder.join(MANIFEST_FILE).exists() {
             let manifest = Box::new(Manifest::open(&folder)?);
             check_size(path, &manifest.pipeline, options)?;
-            return Ok(Self::Converted { folder, manifest, _scratch: scratch });
+            return Ok(Self::Converted { folder, manifest, changed: BTreeMap::new(), _scratch: scratch });
         }
         Ok(Self::Checkpoint(Box::new(edge_import::import(path, config, options)?)))
     }
@@ -47,6 +54,7 @@ impl Model {
     /// One component's graph; that of a converted folder is read from its ONNX file.
     pub(crate) fn graph(&self, name: &str) -> Result<Checked<Graph>> {
         match self {
+            Self::Converted { changed, .. } if changed.contains_key(name) => Ok(changed[name].clone()),
             Self::Converted { folder, manifest, .. } => {
                 let component =
                     manifest.component(name).with_context(|| format!("`{}` has no {name}", folder.display()))?;

@@ -8,7 +8,7 @@ use edge_import::Options;
 use edge_ir::{Checked, Graph};
 use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
 use edge_spec::bundle::{self, Bundle, BundleManifest, Content, Measure};
-use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Scheme, Target};
+use edge_spec::{MANIFEST_FILE, Manifest, Precision, REPORT_FILE, Report, Scheme, Target};
 
 use super::lower::supported;
 use super::model::Model;
@@ -56,9 +56,9 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, key: Option<&Path
         return Err(report::with_hint(text, "name a folder that `edgetool convert` wrote"));
     }
     let manifest = Manifest::open(&args.model)?;
+    same_rules(&manifest, target, device)?;
     let files = measured(&args.model)?;
     let text = verified(args, &manifest, &files)?;
-    same_rules(&manifest, target, device)?;
     let model = Model::open(&args.model, None, Options::default())?;
     let graphs = fitting(&model, &manifest, target)?;
     let runner = args.with_runner.as_deref().map(runner).transpose()?;
@@ -122,25 +122,16 @@ fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathB
 /// The answer no, if the model was quantized by rules of devices that this one does not share.
 fn same_rules(manifest: &Manifest, target: &Target, device: Option<&str>) -> Result<()> {
     let (Some(done), Some(device)) = (&manifest.quantization, device) else { return Ok(()) };
-    let Some(wanted) = target.clone().on(Some(device.to_owned())).precision else { return Ok(()) };
-    if !matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16) {
+    let wide = matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16);
+    let Some(rules) = target.clone().on(Some(device.to_owned())).precision.filter(|_| wide) else { return Ok(()) };
+    let own = |precision: &Precision| (precision.matmul_second_16, precision.depthwise_16, precision.gains.clone());
+    if own(&rules) == own(&done.precision) {
         return Ok(());
     }
-    let rules = [
-        ("second operand of a product of two activations", wanted.matmul_second_16, done.precision.matmul_second_16),
-        ("weights of depthwise convolutions", wanted.depthwise_16, done.precision.depthwise_16),
-    ];
-    for (what, wanted, found) in rules {
-        let (Some(wanted), Some(found)) = (wanted, found) else { continue };
-        if found != wanted {
-            let made_for = done.device.as_deref().unwrap_or("another device");
-            let (wanted, found) = (wanted.name(), found.name());
-            let text = format!("`{device}` takes {wanted} as {what}, the model, made for {made_for}, has {found}");
-            let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
-            return Err(report::no(text, Some(hint)));
-        }
-    }
-    Ok(())
+    let made_for = done.device.as_deref().unwrap_or("another device");
+    let text = format!("the model was quantized by the rules of `{made_for}`, which are not those of `{device}`");
+    let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
+    Err(report::no(text, Some(hint)))
 }
 
 /// The model's graphs, in order; the answer no, if the target does not take them.

@@ -35,7 +35,9 @@ pub(super) fn asked(args: &Quantize, target: &Target) -> Result<(Scheme, Precisi
 pub(super) fn scheme(asked: Option<Scheme>, target: &Target) -> Result<(Scheme, Precision)> {
     let Some(precision) = &target.precision else {
         let text = format!("target `{}` takes no quantized graphs", target.name);
-        return Err(report::with_hint(text, "its SDK quantizes float graphs itself: give it the converted folder"));
+        let hint =
+            "its SDK quantizes float graphs itself: give it the converted folder, or what `--export-float` makes of it";
+        return Err(report::with_hint(text, hint));
     };
     let scheme = asked.unwrap_or(precision.schemes[0]);
     if !precision.schemes.contains(&scheme) {

@@ -1,5 +1,6 @@
 //! `edgetool quantize`: a converted folder becomes one whose UNet computes in integers.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -9,22 +10,27 @@ use edge_ir::encoding::limits;
 use edge_ir::onnx::{WeightMode, WriteOptions};
 use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
-use edge_quant::{Encoded, Inputs, Quantized, Settings, SharedWeights, encodings, half_weights};
+use edge_quant::mixed::{Fit, widen};
+use edge_quant::{Encoded, Inputs, Quantized, Range, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
-    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, Scheme, Target, sha256,
+    Component, Fold, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, SchedulerFit, Scheme,
+    Target, sha256,
 };
 
 use super::calibrate::{SharedInputs, lock};
 use super::copies::{self, directory};
 use super::model::Model;
-use super::plan;
-use super::repair::Plan;
+use super::repair::{Plan, usual};
+use super::{fit, plan, sensitivity};
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
 use crate::{layout, report};
 
 /// Starts of the names of components that are quantized where none is named.
 const UNETS: &[&str] = &["unet", "sampler"];
+
+/// Prompts that the scheduler's steps are fitted to if nothing is said.
+const FITTED: usize = 16;
 
 /// What is to be done.
 struct Job<'a> {
@@ -41,6 +47,8 @@ struct Job<'a> {
     plan: Plan,
     inputs: Option<Inputs>,
     chosen: Vec<String>,
+    /// Factors of the scheduler's steps, where they are fitted.
+    fits: Vec<Fit>,
 }
 
 /// What values tensors take.
@@ -59,20 +67,25 @@ struct Done {
 /// Quantizes as the arguments say.
 pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let cannot = || format!("cannot quantize `{}`", args.model.display());
-    let model = open(&args.model)?;
+    let mut model = open(&args.model)?;
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
-    let manifest = manifest.as_ref();
-    let target = target(args, manifest).with_context(cannot)?;
+    let manifest = &manifest.as_ref().clone();
+    let mut target = target(&args.model, args.target.as_deref(), manifest).with_context(cannot)?;
+    if let Some(scheme) = args.precision.filter(|_| args.export_float) {
+        target.precision.get_or_insert_with(|| usual(scheme));
+    }
     let (scheme, precision, rules) = plan::asked(args, &target)?;
-    let chosen = chosen(args, manifest)?;
+    let chosen = chosen(&args.model, &args.component, manifest)?;
     let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
     plan::check(&rules, &graphs)?;
     let mut settings = Settings::of(scheme, &precision, manifest.opset);
     settings.rules.extend(rules.iter().cloned());
     let repairs = Plan::new(args, scheme)?;
+    let smoothed = repairs.smooth(args, &mut model, manifest, &chosen, &settings)?;
     let inputs = repairs.inputs(manifest, &chosen);
     let statistics = statistics(args, &model, manifest, scheme, &settings, &chosen, inputs.as_ref())?;
-    let job = Job {
+    let fold = args.fit_scheduler.as_ref().map(|_| fit::check(&args.model, manifest, &chosen)).transpose()?;
+    let mut job = Job {
         args,
         model: &model,
         manifest,
@@ -86,21 +99,26 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         settings,
         device: target.default_device.clone(),
         chosen,
+        fits: Vec::new(),
     };
+    if let (Some(fold), Some(prompts)) = (fold, &args.fit_scheduler) {
+        job.fits = job.fit(fold, prompts).with_context(cannot)?;
+    }
     let staging = Staging::folder(&args.output, args.force)?;
     let lines = job.write(staging.path()).with_context(cannot)?;
     staging.commit()?;
     report::say(format!(
-        "quantized `{}` to `{}`: {scheme} for {}",
+        "{} `{}` to `{}`: {scheme} for {}",
+        if args.export_float { "repaired" } else { "quantized" },
         args.model.display(),
         args.output.display(),
         target.default_device.as_ref().map_or(target.name.clone(), |device| format!("{}/{device}", target.name))
     ));
-    lines.into_iter().for_each(report::say);
+    smoothed.into_iter().chain(lines).for_each(report::say);
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Model> {
+pub(super) fn open(path: &Path) -> Result<Model> {
     if path.join(MANIFEST_FILE).exists() {
         Model::open(path, None, Options::default())
     } else {
@@ -108,18 +126,18 @@ fn open(path: &Path) -> Result<Model> {
     }
 }
 
-fn not_converted(path: &Path) -> anyhow::Error {
+pub(super) fn not_converted(path: &Path) -> anyhow::Error {
     let text = format!("`{}` has no {MANIFEST_FILE}: it is no converted folder", path.display());
     report::with_hint(text, "convert the checkpoint first, with `edgetool convert --target TARGET --fold per-step`")
 }
 
 /// The target that the folder was converted for, which the command line may not contradict.
-fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
+pub(super) fn target(folder: &Path, wanted: Option<&str>, manifest: &Manifest) -> Result<Target> {
     let again = |name: &str| format!("convert the checkpoint again, with `--target {name} --fold per-step`");
-    let wanted = args.target.as_deref().map(Target::find_for_device).transpose()?;
+    let wanted = wanted.map(Target::find_for_device).transpose()?;
     let wanted = wanted.map(|(target, device)| target.on(device));
     let name = wanted.as_ref().map_or("TARGET".to_owned(), |t| t.name.clone());
-    let folder = args.model.display();
+    let folder = folder.display();
     if let Some(done) = &manifest.quantization {
         let text = format!("`{folder}` is quantized already, to {}", done.scheme);
         return Err(report::with_hint(text, "name the folder that it was made from"));
@@ -138,18 +156,19 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
     }
 }
 
-fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
+/// The components to quantize: those that are asked for, else the UNets.
+pub(super) fn chosen(folder: &Path, asked: &[String], manifest: &Manifest) -> Result<Vec<String>> {
     let names = || manifest.components.iter().map(|c| c.name.clone());
-    if let Some(unknown) = args.component.iter().find(|name| manifest.component(name).is_none()) {
-        let text = format!("`{}` has no component `{unknown}`", args.model.display());
+    if let Some(unknown) = asked.iter().find(|name| manifest.component(name).is_none()) {
+        let text = format!("`{}` has no component `{unknown}`", folder.display());
         return Err(report::with_hint(text, format!("it has {}", names().collect::<Vec<_>>().join(", "))));
     }
     let is_chosen = |name: &String| {
-        if args.component.is_empty() { is_unet(name) } else { args.component.contains(name) }
+        if asked.is_empty() { is_unet(name) } else { asked.contains(name) }
     };
     let chosen: Vec<String> = names().filter(is_chosen).collect();
     if chosen.is_empty() {
-        let text = format!("`{}` has no UNet of its own", args.model.display());
+        let text = format!("`{}` has no UNet of its own", folder.display());
         let hint = format!("name what to quantize with `--component`: {}", names().collect::<Vec<_>>().join(", "));
         return Err(report::with_hint(text, hint));
     }
@@ -171,7 +190,7 @@ fn statistics(
     chosen: &[String],
     inputs: Option<&SharedInputs>,
 ) -> Result<Option<Known>> {
-    let needed = settings.quantizes_activations();
+    let needed = !args.export_float && settings.quantizes_activations();
     if needed && args.statistics.is_none() && args.calibration.is_none() {
         let text = format!("{scheme} quantizes activations, and nothing says what values they take");
         let hint =
@@ -240,7 +259,7 @@ impl Job<'_> {
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
-                done.push(self.treat(&component.name, graph, &mut shared)?);
+                done.push(self.treat(&component.name, graph, &self.fits, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
             fs::create_dir_all(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
@@ -257,15 +276,26 @@ impl Job<'_> {
                 lines.extend(self.line(component, done));
             }
         }
-        let manifest =
-            Manifest { weights: "copy".into(), quantization: Some(self.record()), components, ..self.manifest.clone() };
+        let export = self.args.export_float;
+        let manifest = Manifest {
+            weights: "copy".into(),
+            quantization: (!export).then(|| self.record()),
+            repaired: if export {
+                Some(self.plan.record(self.scheme, &self.chosen))
+            } else {
+                self.manifest.repaired.clone()
+            },
+            fold: self.manifest.fold.as_ref().map(|fold| fit::fitted(fold, &self.fits)),
+            components,
+            ..self.manifest.clone()
+        };
         let path = folder.join(MANIFEST_FILE);
         fs::write(&path, manifest.text()).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(lines)
     }
 
     /// One component's graph as it shall be.
-    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights<'_>) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, fits: &[Fit], shared: &mut SharedWeights<'_>) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
         // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
         let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
@@ -279,13 +309,37 @@ impl Job<'_> {
         {
             statistics.check_graph(name, &graph)?;
         }
-        let range = |tensor: &str, dtype: DType| {
-            let (low, high) = limits(dtype)?;
-            let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
-            self.statistics.as_ref()?.statistics.range(name, tensor, self.method, grid)
-        };
+        let graph = self.plan.correct(graph, &self.settings, self.inputs.as_ref(), shared)?;
+        if self.args.export_float {
+            return Ok(Done { graph, encodings: Vec::new() });
+        }
+        let known = self.statistics.as_ref().map(|known| &known.statistics);
+        let range = ranges(known, name, self.method);
+        let step = fits.iter().enumerate().find(|(step, _)| fit::component(*step) == name);
+        if let Some((_, fit)) = step.filter(|(_, fit)| !fit.is_one()) {
+            let new = fit.apply(&graph).with_context(|| format!("{name} has no step of a scheduler to fit"))?;
+            let wide = widen(&graph, &new, &|tensor| range(tensor, DType::Uint16));
+            let range = |tensor: &str, dtype: DType| {
+                let Range { min, max } = range(tensor, dtype)?;
+                let more = wide.get(tensor).copied().unwrap_or_default();
+                Some(Range { min: min - more, max: max + more })
+            };
+            let Quantized { graph, encodings } = edge_quant::quantize(&new.check()?, &self.settings, &range, shared)?;
+            return Ok(Done { graph, encodings });
+        }
         let Quantized { graph, encodings } = edge_quant::quantize(&graph, &self.settings, &range, shared)?;
         Ok(Done { graph, encodings })
+    }
+
+    /// Factors of the scheduler's steps, from prompts of a file.
+    fn fit(&self, fold: &Fold, prompts: &Path) -> Result<Vec<Fit>> {
+        let prompts = sensitivity::prompts(prompts, self.args.number, FITTED)?;
+        let folder = self.manifest.components.iter().find(|c| self.chosen.contains(&c.name)).map_or("", directory);
+        let shared = RefCell::new(self.plan.weights(self.inputs.as_ref(), folder));
+        let form = |name: &str, fits: &[Fit]| {
+            Ok(self.treat(name, self.model.graph(name)?, fits, &mut shared.borrow_mut())?.graph)
+        };
+        fit::fit(&self.args.model, self.model, fold, &prompts, &self.chosen, &form)
     }
 
     fn encodings(&self, folder: &Path, component: &Component, encoded: &[Encoded]) -> Result<()> {
@@ -310,6 +364,9 @@ impl Job<'_> {
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             rules: self.rules.clone(),
+            scheduler: self.fits.iter().map(|fit| SchedulerFit { sample: fit.sample, output: fit.output }).collect(),
+            rounding: (self.scheme != Scheme::Fp16).then(|| self.plan.rounding()),
+            repairs: self.plan.repairs(),
             components: self.chosen.clone(),
         }
     }
@@ -325,5 +382,18 @@ impl Job<'_> {
                 bytes / 1024
             )
         })
+    }
+}
+
+/// What values the tensors of a component take, by statistics.
+pub(super) fn ranges(
+    known: Option<&Statistics>,
+    component: &str,
+    method: Method,
+) -> impl Fn(&str, DType) -> Option<Range> {
+    move |tensor: &str, dtype: DType| {
+        let (low, high) = limits(dtype)?;
+        let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
+        known?.range(component, tensor, method, grid)
     }
 }
