@@ -51,7 +51,7 @@ fn build_for(sandbox: &Sandbox, target: &str, more: &[&str]) -> (Vec<String>, Ve
 #[test]
 fn a_second_build_does_nothing_and_a_change_redoes_what_depends_on_it() {
     let sandbox = sandbox();
-    let all = ["convert", "calibrate", "quantize", "verify", "package"];
+    let all = ["convert", "quantize", "verify", "package"];
     let (made, kept, ran) = build(&sandbox, &["--threads", "1"]);
     assert_eq!((made.as_slice(), kept.len()), (&all.map(str::to_owned)[..], 0), "{}", ran.stderr);
     assert!(ran.stderr.ends_with("built `b.zip` from `recipe.yaml`\n"), "{}", ran.stderr);
@@ -70,7 +70,6 @@ fn a_second_build_does_nothing_and_a_change_redoes_what_depends_on_it() {
         fs::write(sandbox.path(file), text.replace(from, to)).unwrap();
         build(&sandbox, &[]).0
     };
-    // A comment, and a prompt that is not drawn, are no reasons for verifying again; the latter is one for calibrating.
     assert_eq!(change("recipe.yaml", "name: tiny", "name: small # a comment"), [] as [&str; 0]);
     assert_eq!(change("recipe.yaml", "number: 2", "number: 4"), ["verify", "package"]);
     assert_eq!(change("recipe.yaml", "number: 3", "number: 4"), &all[1..]);

@@ -6,7 +6,7 @@ use clap::ArgAction;
 
 use super::Compiler;
 
-/// Make a bundle of a recipe: convert, calibrate, quantize, verify, package, and compile if asked.
+/// Make a bundle of a recipe: convert, quantize, verify, package, and compile if asked.
 ///
 /// RECIPE is a YAML file that names a model and what it can bear. What each stage makes is kept in a cache, under a name
 /// that its inputs, options and this program determine: a stage runs again only if one of them is another.

@@ -176,7 +176,7 @@ pub(super) fn chosen(folder: &Path, asked: &[String], manifest: &Manifest) -> Re
 }
 
 /// Whether a component is quantized where none is named.
-pub(super) fn is_unet(name: &str) -> bool {
+fn is_unet(name: &str) -> bool {
     UNETS.iter().any(|start| name.starts_with(start))
 }
 

@@ -5,12 +5,11 @@ mod stage;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use edge_spec::{FoldForm, Manifest, Prompt, Recipe, RecipeQuantize, Scheme, TOLERANCES_SCHEMA, Target};
+use edge_spec::{FoldForm, Prompt, Recipe, RecipeQuantize, Scheme, TOLERANCES_SCHEMA, Target};
 use serde_json::{Value, json};
 
 use self::stage::{Cache, Made, Stage, file_hash};
 use super::compile::Compilation;
-use super::quantize::is_unet;
 use crate::cli::Build;
 use crate::report;
 use crate::staging::Staging;
@@ -92,25 +91,10 @@ impl Building<'_> {
         let stage = how.components.iter().fold(stage, |stage, name| stage.option("--component", Some(name)));
         let stage = stage.option("--ranges", how.ranges.as_ref());
         let first = self.target.precision.as_ref().map(|p| p.schemes[0]);
-        let in_float = |scheme: Scheme| matches!(scheme, Scheme::W8 | Scheme::Fp16);
-        let stage = match &how.calibration {
-            Some(prompts) if !how.precision.or(first).is_some_and(in_float) => {
-                stage.text("--statistics").made(&self.calibrate(float, how, prompts)?)
-            }
-            _ => stage,
-        };
-        self.cache.run(stage, "--output", "")
-    }
-
-    fn calibrate(&self, float: &Made, how: &RecipeQuantize, prompts: &Path) -> Result<Made> {
-        let stage =
-            Stage::new("calibrate").made(float).text("--prompts").input(prompts)?.option("--number", how.number);
-        let names = Manifest::open(&float.path)?.components.into_iter().map(|c| c.name);
-        let wanted =
-            |name: &String| if how.components.is_empty() { is_unet(name) } else { how.components.contains(name) };
-        let stage = names.filter(wanted).fold(stage, |stage, name| stage.option("--component", Some(name)));
-        let stage = self.decoder(stage).free(self.args.quiet.then_some("--quiet"));
-        self.cache.run(stage, "--output", ".calibration")
+        // Numbers that stay in float need no prompts.
+        let prompts = how.calibration.as_deref().filter(|_| how.precision.or(first) != Some(Scheme::Fp16));
+        let stage = stage.input_option("--calibration", prompts)?;
+        self.cache.run(stage.option("--number", prompts.and(how.number)), "--output", "")
     }
 
     fn verify(&self, model: &Made) -> Result<Made> {
