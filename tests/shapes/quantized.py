@@ -26,7 +26,9 @@ ROWS = [
     ("W4A16", "w4a16", []),
     ("W4A16, int8 in the last up block", "w4a16", ["--wide", "up_blocks.2"]),
     ("W8A8, ranges by MSE", "w8a8", []),
+    ("W4A16, measured plan", "plans/w4a16.yaml", []),
     ("W8A8, ranges by min-max", "w8a8", ["--ranges", "min-max"]),
+    ("W8A8, measured plan", "plans/w8a8.yaml", []),
 ]
 
 
@@ -72,7 +74,8 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
     for name, precision, options in ROWS:
         model = folder / name.replace(",", "").replace(" ", "-")
         known = ["--statistics", statistics] if "a" in precision else []
-        run("quantize", floats, "--precision", precision, "-o", model, *known, *options)
+        asked = ["--plan", args.recipe / precision] if precision.endswith(".yaml") else ["--precision", precision]
+        run("quantize", floats, *asked, "-o", model, *known, *options)
         accuracy, images = evaluate(model)
         psnr = [decibels(a, b) for a, b in zip(images, reference)]
         cells = f"{100 * accuracy:.1f} % | {np.mean(psnr):.1f} dB | {np.min(psnr):.1f} dB | {kibibytes(model):.0f} KiB"
