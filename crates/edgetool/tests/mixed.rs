@@ -157,6 +157,29 @@ fn a_measured_plan_keeps_to_its_budget_on_any_number_of_threads() {
 }
 
 #[test]
+fn the_plans_of_the_trained_model_draw_nearer_to_float_than_their_schemes() {
+    let sandbox = Sandbox::new();
+    sandbox.convert("recipes/shapes/model", "qnn", &["--fold", "per-step", "--steps", "2", "--target", "qnn"]);
+    sandbox.ok(&["calibrate", "qnn", "--prompts", PROMPTS, "--number", "8", "-o", "statistics", "--quiet"]);
+    let drawn = |model: &str| {
+        let args = ["run", model, "--prompt", "a red heart on a white background", "--quiet", "-o", "p.png"];
+        sandbox.ok(&[&args[..], &["--save-tensors", "p.safetensors"]].concat());
+        tensors::read(&sandbox.path("p.safetensors")).remove("denoised").expect("the latent")
+    };
+    let float = drawn("qnn");
+    for scheme in ["w4a16", "w8a8"] {
+        let plan = format!("recipes/shapes/plans/{scheme}.yaml");
+        let error = |asked: [&str; 2]| {
+            let args = ["quantize", "qnn", "--statistics", "statistics", "--ranges", "min-max", "-o", "q", "--force"];
+            sandbox.ok(&[&args[..], &asked].concat());
+            relative_l2(&drawn("q"), &float)
+        };
+        let (planned, plain) = (error(["--plan", &plan]), error(["--precision", scheme]));
+        assert!(planned > 0.0 && planned < 0.8 * plain, "{scheme}: {planned:e}, plain {plain:e}");
+    }
+}
+
+#[test]
 fn the_schedulers_step_is_fitted_and_recorded() {
     let sandbox = converted();
     let quantize = |output: &str, rest: &[&str]| {
