@@ -34,8 +34,10 @@ ROWS = [
     ("W8", "w8", [SEEN]),
     ("W8A16", "w8a16", [SEEN]),
     ("W4A16", "w4a16", [SEEN]),
+    ("W4A16, measured plan", "plans/w4a16.yaml", [SEEN]),
     ("W8A8, ranges by MSE", "w8a8", [SEEN]),
     ("W8A8, ranges by min-max", "w8a8", [SEEN, "--ranges", "min-max"]),
+    ("W8A8, measured plan", "plans/w8a8.yaml", [SEEN]),
     ("W8A16, from statistics alone", "w8a16", []),
     ("W4A16, from statistics alone", "w4a16", []),
     ("W8A8, from statistics alone", "w8a8", []),
@@ -118,7 +120,8 @@ def measure(args: argparse.Namespace, folder: Path, rows: list) -> str:
         if {SEEN, SMOOTH} & set(options):
             known += ["--calibration", prompts, "--number", "32"]
         options = [option for option in options if option not in (SEEN, SMOOTH)]
-        run("quantize", floats, "--precision", precision, "-o", model, *known, *options)
+        asked = ["--plan", args.recipe / precision] if precision.endswith(".yaml") else ["--precision", precision]
+        run("quantize", floats, *asked, "-o", model, *known, *options)
         accuracy, images = evaluate(model)
         psnr = [decibels(a, b) for a, b in zip(images, reference)]
         ratios = conditioned(model) / spread
