@@ -39,19 +39,22 @@ ROWS = [
     ("W4A16, from statistics alone", "w4a16", []),
     ("W8A8, from statistics alone", "w8a8", []),
 ]
-BIAS = [SEEN, "--repair", "bias"]
-WAYS = [
-    ("min-max", ["--rounding", "min-max"]),
-    ("nearest", ["--rounding", "nearest"]),
-    ("sequential-mse", [SEEN, "--no-repair", "--rounding", "sequential-mse"]),
-    ("gptq", [SEEN, "--no-repair"]),
-    ("nearest, bias", [*BIAS, "--rounding", "nearest"]),
-    ("nearest, smooth", [SMOOTH, "--repair", "smooth", "--rounding", "nearest"]),
-    ("gptq, bias", BIAS),
-    ("gptq, smooth", [SMOOTH, "--repair", "smooth"]),
-    ("gptq, bias, smooth", [SMOOTH, "--repair", "smooth", "--repair", "bias"]),
+BIAS, BOTH = ["--repair", "bias"], ["--repair", "bias", "--repair", "smooth"]
+NEAREST = ["--rounding", "nearest"]
+ABLATION = [
+    ("W4A16: min-max", "w4a16", ["--rounding", "min-max"]),
+    ("W4A16: nearest", "w4a16", NEAREST),
+    ("W4A16: nearest, bias", "w4a16", [SEEN, *BIAS, *NEAREST]),
+    ("W4A16: sequential-mse", "w4a16", [SEEN, "--no-repair", "--rounding", "sequential-mse"]),
+    ("W4A16: gptq", "w4a16", [SEEN, "--no-repair"]),
+    ("W4A16: gptq, bias", "w4a16", [SEEN, *BIAS]),
+    ("W8A8: nearest", "w8a8", NEAREST),
+    ("W8A8: nearest, bias", "w8a8", [SEEN, *BIAS, *NEAREST]),
+    ("W8A8: nearest, smooth", "w8a8", [SMOOTH, "--repair", "smooth", *NEAREST]),
+    ("W8A8: gptq", "w8a8", [SEEN, "--no-repair"]),
+    ("W8A8: gptq, bias", "w8a8", [SEEN, *BIAS]),
+    ("W8A8: gptq, bias, smooth", "w8a8", [SMOOTH, *BOTH]),
 ]
-ABLATION = [(f"{p.upper()}: {way}", p, options) for p in ("w4a16", "w8a16", "w8a8") for way, options in WAYS]
 
 
 def main() -> None:
