@@ -34,16 +34,17 @@ def run(command, **more):
     return done.stdout
 
 
-def verified(edgetool, model, name, precision, scratch):
-    """The folder that is packed; devices of one SDK have it together."""
+def verified(edgetool, model, target, precision, scratch):
+    """The folder that is packed; devices of one SDK have the float one together."""
+    name = target.split("/")[0]
     converted = scratch / f"{name}-onnx"
-    folder = scratch / f"{name}-{precision}" if precision else converted
+    folder = scratch / f"{target.replace('/', '-')}-{precision}-onnx" if precision else converted
     if not converted.exists():
         options = ["--target", name, "--fold", "per-step", "--dtype", "float32"]
         run([edgetool, "convert", model, "-o", converted, *options])
     if precision and not folder.exists():
         calibration = ["--calibration", PROMPTS / "calibration.txt", "--number", "64"]
-        run([edgetool, "quantize", converted, "--precision", precision, *calibration, "-o", folder])
+        run([edgetool, "quantize", converted, "--target", target, "--precision", precision, *calibration, "-o", folder])
     if not (folder / "report.json").exists():
         prompts = ["--prompts", PROMPTS / "evaluation.txt", "--limit", "8"]
         run([edgetool, "verify", folder, "--against", model, *prompts, "--quiet"])
@@ -53,7 +54,7 @@ def verified(edgetool, model, name, precision, scratch):
 def check(edgetool, model, wanted, scratch):
     target, _, precision = wanted.partition(":")
     name = target.split("/")[0]
-    converted, folder = verified(edgetool, model, name, precision, scratch), scratch / wanted.replace("/", "-").replace(":", "-")
+    converted, folder = verified(edgetool, model, target, precision, scratch), scratch / wanted.replace("/", "-").replace(":", "-")
     bundle = folder.with_suffix(".zip")
     run([edgetool, "package", converted, "--target", target, "--prompt", PROMPT, "-o", bundle, "--quiet"])
     # Another reader of the format.

@@ -4,7 +4,8 @@
     quantized.py --edgetool target/release/edgetool [--recipe recipes/shapes] [--table docs/quantization.md]
 
 Each row is converted for qnn with two steps folded, calibrated on 64 prompts, quantized, and draws the 200 evaluation
-prompts. Rounding and repairs look at 32 of the prompts. The second table has each of them alone and together. Pictures are compared with those of the converted float model, prompt by prompt, with the same noise.
+prompts. Rounding and repairs look at 32 of the prompts. The second table has each of them alone and together. Pictures
+are compared with those of the converted float model, prompt by prompt, with the same noise.
 
 The conditioning ratio says what is left of the text's influence: for two prompts and the same noise, the spread of the
 difference of the UNet's two answers in the first step, over that of the float model. Prompts are taken in all pairs.

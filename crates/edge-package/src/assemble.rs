@@ -140,6 +140,7 @@ pub fn assemble(source: &Source<'_>) -> Result<Assembled, PackageError> {
             },
         },
         components,
+        compiled: None,
         golden: Golden { prompt: played.prompt.clone(), seed: played.seed, picture: PICTURE.into(), runs, pipeline },
         files: Vec::new(),
     };

@@ -2,6 +2,7 @@
 //! and an [`Emitter`] adds the files that the SDK wants.
 
 mod assemble;
+mod compile;
 mod emit;
 mod error;
 mod gate;
@@ -10,6 +11,7 @@ mod ports;
 mod readme;
 
 pub use assemble::{Assembled, Call, Played, Source, assemble};
-pub use emit::{EMITTERS, Emission, Emitter, Job, check, find};
+pub use compile::{CompilerSaid, EmulatorSaid, FloatOperator, Refused, add_compiled, groups, refused, unasked};
+pub use emit::{EMITTERS, Emission, Emitter, Job, Scripts, check, find};
 pub use error::{GateError, PackageError};
 pub use gate::{gate, model_files};

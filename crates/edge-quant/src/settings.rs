@@ -29,6 +29,8 @@ pub struct Settings {
     pub integer_biases: bool,
     /// Type of the second operand of a product of two activations of 16 bits, if it is another.
     pub second: Option<DType>,
+    /// Type of the weights of depthwise convolutions between activations of 16 bits, if it is another.
+    pub depthwise: Option<DType>,
     /// Types of gains, by operator.
     pub gains: BTreeMap<String, DType>,
     /// What some layers have instead. Of several rules that name a layer the last one counts, for weights and activations
@@ -62,6 +64,7 @@ impl Settings {
             block: precision.block,
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
+            depthwise: precision.depthwise_16.and_then(dtype),
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
             rules,
             opset,
@@ -83,7 +86,7 @@ impl Settings {
         let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.activations);
         let ty = named.map_or(self.activations, activation_dtype)?;
         let is_weight = |index| matches!(rule.operand(graph, node, index), Some(Operand::Weight(_)));
-        let in_float = (0..node.inputs.len()).any(is_weight) && !self.weights_of(node).is_some_and(|ty| !ty.is_float());
+        let in_float = (0..node.inputs.len()).any(is_weight) && self.weights_of(node).is_none_or(DType::is_float);
         (!in_float).then_some(ty)
     }
 
@@ -92,9 +95,18 @@ impl Settings {
         let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.weights);
         match (named, self.weights) {
             (Some(ty), _) => weight_dtype(ty),
-            // Depthwise convolutions have too few weights in a channel for so few steps.
-            (None, Some(DType::Int4)) if node.int("group", 1) > 1 => Some(DType::Int8),
+            (None, Some(ty)) if node.int("group", 1) > 1 => Some(self.depthwise_weights(ty)),
             (None, ty) => ty,
+        }
+    }
+
+    /// The type of the weights of depthwise convolutions where others have `ty`.
+    fn depthwise_weights(&self, ty: DType) -> DType {
+        match self.depthwise.filter(|_| matches!(self.activations, Some(DType::Uint16 | DType::Int16))) {
+            Some(own) if !ty.is_float() => own,
+            // A channel has too few weights for so few steps.
+            _ if ty == DType::Int4 => DType::Int8,
+            _ => ty,
         }
     }
 

@@ -23,7 +23,11 @@ pub struct WeightScheme {
 /// The fraction of the greatest weight by which candidates for a cut differ, and how many there are, by bits.
 const CUTS: &[(DType, f32, u8)] = &[(DType::Int4, 0.03, 24), (DType::Int8, 0.04, 12)];
 
-/// The encoding of a `float32` weight, whose largest numbers may be `cut`; `None` if it has numbers that are not finite, or the scheme does not fit it.
+/// Candidates that may be worse than the best before the search ends.
+const PATIENCE: u8 = 3;
+
+/// The encoding of a `float32` weight, whose largest numbers may be `cut`; `None` if it has numbers that are not finite,
+/// or the scheme does not fit it.
 ///
 /// Memory use is that of a channel for each thread, or of the weight, if channels are not its first axis.
 pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bool) -> Option<Encoding> {
@@ -65,10 +69,18 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> f32 {
     };
     let candidates = (0..*count).map(|k| whole * (1.0 - step * f32::from(k)));
     let mut best = (whole, f64::INFINITY);
+    let mut worse = 0;
     for scale in candidates {
         let error = error(weights, scale, dtype);
         if error < best.1 {
             best = (scale, error);
+            worse = 0;
+        } else {
+            worse += 1;
+        }
+        // What a cut costs grows faster than what finer steps gain.
+        if worse == PATIENCE {
+            break;
         }
     }
     best.0
@@ -81,8 +93,10 @@ fn error(weights: &[f32], scale: f32, dtype: DType) -> f64 {
     let (low, high) = limits(dtype).unwrap_or((-128, 127));
     #[expect(clippy::cast_precision_loss, reason = "16 bits at most")]
     let (low, high) = (low as f32, high as f32);
+    // Off by a rounding from the quotient that decides what is stored, which is nothing to a mean.
+    let inverse = scale.recip();
     let square = |w: f32| {
-        let step = ((w / scale).max(low).min(high) + ROUND) - ROUND;
+        let step = ((w * inverse).max(low).min(high) + ROUND) - ROUND;
         let d = w - step * scale;
         d * d
     };

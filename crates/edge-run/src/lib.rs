@@ -18,4 +18,4 @@ pub mod tokenizer;
 pub use error::Error;
 pub use observe::{Failure, Observer};
 pub use sampler::{Decoder, Folded, Form, Graphs, Guidance, Noise, Plan, Prompts, Request, Sampler, Sessions, Trace};
-pub use session::{Session, Watcher, set_threads};
+pub use session::{Loaded, Session, Watcher, set_threads};

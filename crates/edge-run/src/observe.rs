@@ -235,8 +235,12 @@ mod tests {
             let to: Arc<dyn Observer> = watcher.clone();
             Session::load_observed(&graph, &to).unwrap().run(&inputs).unwrap();
             let mut all: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-            watcher.seen().into_iter().for_each(|(name, values)| all.entry(name).or_default().extend(values));
-            all.values_mut().for_each(|values| values.sort_by(f32::total_cmp));
+            for (name, values) in watcher.seen() {
+                all.entry(name).or_default().extend(values);
+            }
+            for values in all.values_mut() {
+                values.sort_by(f32::total_cmp);
+            }
             all
         };
         let (whole, parts) = (seen(false), seen(true));

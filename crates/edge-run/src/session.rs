@@ -134,6 +134,12 @@ impl Session {
         self.recorder = Some(Recorder(Box::new(recorder)));
     }
 
+    /// The graph as it is loaded, for other sessions.
+    pub fn loaded(&self) -> Loaded {
+        let Self { graph, inputs, outputs, plan, .. } = self;
+        Loaded { graph: graph.clone(), inputs: inputs.clone(), outputs: outputs.clone(), plan: Arc::clone(plan) }
+    }
+
     fn eval(&self, inputs: &[Tensor]) -> TractResult<Vec<Tensor>> {
         let values = inputs
             .iter()
@@ -143,6 +149,23 @@ impl Session {
         let watched = self.watch.iter().flat_map(|watch| &watch.types);
         let types = self.outputs.iter().map(|(_, ty)| ty).chain(watched);
         results.into_iter().zip(types).map(|(value, ty)| from_value(&value, ty)).collect()
+    }
+}
+
+/// A loaded graph that several sessions run, also at the same time. Nobody watches or records what they do.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    graph: String,
+    inputs: Vec<(String, TensorType)>,
+    outputs: Vec<(String, TensorType)>,
+    plan: Arc<TypedRunnableModel>,
+}
+
+impl Loaded {
+    /// A session of its own, without loading anything again.
+    pub fn session(&self) -> Session {
+        let Self { graph, inputs, outputs, plan } = self.clone();
+        Session { graph, inputs, outputs, watch: None, recorder: None, plan }
     }
 }
 

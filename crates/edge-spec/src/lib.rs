@@ -18,10 +18,10 @@ pub use fold::{Fold, FoldClip, FoldForm, FoldGuidance, FoldStep, GuidanceBy, Ima
 pub use judge::{Head, JUDGE_FILE, JUDGE_SCHEMA, JudgeSpec};
 pub use manifest::{
     Approximation, Component, Hasher, Lowering, MANIFEST_FILE, Manifest, PassRun, Pipeline, Port, Quantization,
-    Repaired, SCHEMA, sha256,
+    Repaired, SCHEMA, SchedulerFit, sha256,
 };
 pub use plan::{ActivationType, PLAN_SCHEMA, PrecisionPlan, PrecisionRule, WeightType};
-pub use precision::{Biases, Integer, Precision, Scheme};
+pub use precision::{Biases, Exception, Integer, Precision, Scheme};
 pub use prompts::Prompt;
 pub use recipe::{RECIPE_SCHEMA, Recipe, RecipeDecoder, RecipeQuantize, RecipeVerify};
 pub use report::{

@@ -65,6 +65,9 @@ pub struct Quantization {
     pub scheme: Scheme,
     /// The types that stand for them, as they were used.
     pub precision: Precision,
+    /// The device whose rules they follow, if the target has devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// How ranges of activations were chosen: `min-max`, `mse`, `percentile:P`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranges: Option<String>,
@@ -74,6 +77,9 @@ pub struct Quantization {
     /// What some layers have instead, as a precision plan says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PrecisionRule>,
+    /// Factors that were put into the scheduler's steps of the graphs, and stand in `fold` as well; none if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduler: Vec<SchedulerFit>,
     /// How weights became integers: `min-max`, `nearest`, `sequential-mse`, `gptq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounding: Option<String>,
@@ -82,6 +88,16 @@ pub struct Quantization {
     pub repairs: Vec<String>,
     /// The components that are quantized, in the order of use; the others are as they were.
     pub components: Vec<String>,
+}
+
+/// Factors of one step of the scheduler, fitted to the quantized network.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedulerFit {
+    /// Of the weight of the sample.
+    pub sample: f64,
+    /// Of the weight of the UNet's output.
+    pub output: f64,
 }
 
 /// What was done to float graphs that others are to quantize.

@@ -98,7 +98,9 @@ impl PrecisionPlan {
         let mut line = |words: fmt::Arguments<'_>| {
             let _ = writeln!(text, "{words}");
         };
-        about.iter().for_each(|words| line(format_args!("# {words}")));
+        for words in about {
+            line(format_args!("# {words}"));
+        }
         line(format_args!("schema: {}\nscheme: {}", self.schema, self.scheme));
         if !self.rules.is_empty() {
             line(format_args!("rules:"));
@@ -263,15 +265,20 @@ impl std::str::FromStr for ActivationType {
     }
 }
 
+/// Words that are more than text to some reader of YAML.
+const YAML_VALUES: &[&str] = &["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+
 /// As a mapping on one line.
 impl fmt::Display for PrecisionRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._/".contains(c);
         // A name that YAML might read as something else stands in quotes.
-        let is_word = self.of.starts_with(|c: char| c.is_ascii_alphabetic()) && self.of.contains(['.', '_', '/']);
-        match is_word && self.of.chars().all(plain) {
-            true => write!(f, "{{of: {}", self.of)?,
-            false => write!(f, "{{of: {}", serde_json::Value::from(self.of.as_str()))?,
+        let is_value = YAML_VALUES.iter().any(|value| self.of.eq_ignore_ascii_case(value));
+        let is_word = self.of.starts_with(|c: char| c.is_ascii_alphabetic()) && !is_value;
+        if is_word && self.of.chars().all(plain) {
+            write!(f, "{{of: {}", self.of)?;
+        } else {
+            write!(f, "{{of: {}", serde_json::Value::from(self.of.as_str()))?;
         }
         if let Some(ty) = self.weights {
             write!(f, ", weights: {ty}")?;

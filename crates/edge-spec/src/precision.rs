@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::target::Facts;
+
 /// What a network can be quantized to for an SDK.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +32,32 @@ pub struct Precision {
     /// Type of the second operand of a product of two activations of 16 bits; that of activations if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matmul_second_16: Option<Integer>,
+    /// Type of the weights of depthwise convolutions between activations of 16 bits; as others' if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depthwise_16: Option<Integer>,
     /// Types of the gains of norms, by operator; that of activations where one is absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gains: BTreeMap<String, Integer>,
+    /// What is otherwise on some devices. Of a target that was chosen for a device, these have been applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exceptions: Vec<Exception>,
+}
+
+/// A rule for devices of which some fact is below a number, as an architecture's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// The fact's name in `devices`; its value is a whole number.
+    pub fact: String,
+    /// The number below which the rule holds.
+    pub below: u64,
+    /// In the place of [`Precision::matmul_second_16`], if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matmul_second_16: Option<Integer>,
+    /// In the place of [`Precision::depthwise_16`], if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depthwise_16: Option<Integer>,
+    /// In the place of [`Precision::gains`] of the same operators.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gains: BTreeMap<String, Integer>,
 }
@@ -107,6 +134,21 @@ impl Integer {
             Self::Int16 => "int16",
             Self::Uint16 => "uint16",
         }
+    }
+}
+
+impl Precision {
+    /// What holds on a device of which these facts are known.
+    #[must_use]
+    pub fn on(&self, device: &Facts) -> Self {
+        let mut precision = Self { exceptions: Vec::new(), ..self.clone() };
+        let value = |fact: &str| device.get(fact).and_then(serde_json::Value::as_u64);
+        for exception in self.exceptions.iter().filter(|e| value(&e.fact).is_some_and(|v| v < e.below)) {
+            precision.matmul_second_16 = exception.matmul_second_16.or(precision.matmul_second_16);
+            precision.depthwise_16 = exception.depthwise_16.or(precision.depthwise_16);
+            precision.gains.extend(exception.gains.clone());
+        }
+        precision
     }
 }
 

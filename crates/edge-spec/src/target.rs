@@ -317,6 +317,15 @@ impl Target {
         Ok((target, device))
     }
 
+    /// The target as it is on one of its devices, which becomes its default: rules for other devices are gone.
+    #[must_use]
+    pub fn on(mut self, device: Option<String>) -> Self {
+        let facts = device.as_ref().and_then(|device| self.devices.get(device));
+        self.precision = self.precision.map(|precision| precision.on(facts.unwrap_or(&Facts::new())));
+        self.default_device = device;
+        self
+    }
+
     /// The names of the built-in targets, in order.
     pub fn names() -> Vec<String> {
         BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect()
@@ -380,6 +389,14 @@ fn devices(target: &Target) -> Result<(), String> {
 fn precision(target: &Target) -> Result<(), String> {
     let Some(precision) = &target.precision else { return Ok(()) };
     let four = precision.schemes.contains(&Scheme::W4a16);
+    let is_known = |fact: &str| {
+        let is_number = |device: &Facts| device.get(fact).is_some_and(serde_json::Value::is_u64);
+        !target.devices.is_empty() && target.devices.values().all(is_number)
+    };
+    if let Some(unknown) = precision.exceptions.iter().find(|exception| !is_known(&exception.fact)) {
+        let fact = &unknown.fact;
+        return Err(format!("field `precision.exceptions` names `{fact}`, which is no whole number of every device"));
+    }
     match precision.block {
         _ if precision.schemes.is_empty() => Err("field `precision.schemes` is empty, expected one or more".to_owned()),
         Some(size) if size < 8 => Err(format!("field `precision.block` is {size}, expected 8 or more")),
@@ -399,6 +416,7 @@ impl fmt::Display for Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Integer;
 
     #[test]
     fn every_built_in_target_is_valid_and_named_as_its_file() {
@@ -422,6 +440,22 @@ mod tests {
         assert!(error("qnn/sm1").starts_with("target `qnn` has no device `sm1`, it has sm8450, "));
         assert_eq!(error("onnxruntime/x"), "target `onnxruntime` has no device `x`: it has none");
         assert!(error("a/b.yaml").starts_with("cannot read `a/b.yaml`"));
+    }
+
+    #[test]
+    fn an_older_device_has_rules_of_its_own() {
+        let second = |name: &str| {
+            let (target, device) = Target::find_for_device(name).expect("a device");
+            let target = target.on(device);
+            let precision = target.precision.expect("a precision");
+            assert!(precision.exceptions.is_empty());
+            assert_eq!(precision.gains["InstanceNormalization"], Integer::Uint8);
+            (target.default_device, precision.matmul_second_16, precision.gains["LayerNormalization"])
+        };
+        let is = |device: &str, integer| (Some(device.to_owned()), Some(integer), integer);
+        assert_eq!(second("qnn"), is("sm8650", Integer::Int16));
+        assert_eq!(second("qnn/sm8550"), is("sm8550", Integer::Int16));
+        assert_eq!(second("qnn/sm8450"), is("sm8450", Integer::Uint8));
     }
 
     #[test]
@@ -449,6 +483,11 @@ mod tests {
             "ops: [Conv]",
             &precision("{schemes: [w4a16]}"),
             "field `precision.schemes` has w4a16, which opset 17 cannot say: 21 can",
+        );
+        check(
+            "ops: [Conv]",
+            &precision("{schemes: [w8a16], exceptions: [{fact: arch, below: 3, matmul_second_16: int8}]}"),
+            "field `precision.exceptions` names `arch`, which is no whole number of every device",
         );
     }
 }

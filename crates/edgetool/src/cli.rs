@@ -1,7 +1,10 @@
 //! The command line.
 
+mod build;
+mod compile;
 mod package;
 mod quantize;
+mod sensitivity;
 mod verify;
 
 use std::path::PathBuf;
@@ -9,8 +12,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use edge_passes::StopAfter;
 
+pub(crate) use build::Build;
+pub(crate) use compile::{Compile, Compiler};
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
+pub(crate) use sensitivity::{Budget, Sensitivity};
 pub(crate) use verify::{Executor, Verify};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
@@ -31,11 +37,14 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     Calibrate(Calibrate),
     Quantize(Quantize),
+    Sensitivity(Sensitivity),
     Inspect(Inspect),
     Eval(Eval),
     Targets(Targets),
     Verify(Verify),
     Package(Package),
+    Compile(Compile),
+    Build(Build),
     Bundle(Bundle),
 }
 

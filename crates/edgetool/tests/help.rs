@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 
+use common::compiler;
 use common::tensors::{self, Tensors};
 use common::{EDGETOOL, PROMPT, Ran, Sandbox, fixtures};
 use serde_json::Value;
@@ -20,10 +21,13 @@ const COMMANDS: &[&str] = &[
     "evaluate",
     "calibrate",
     "quantize",
+    "sensitivity",
     "targets",
     "verify",
     "package",
     "bundle",
+    "compile",
+    "build",
 ];
 
 /// The two examples that end a subcommand's help, as a terminal of 80 columns shows them.
@@ -48,10 +52,20 @@ fn examples_work_as_they_stand() {
     let ids = Tensors::from([("input_ids".to_owned(), golden["pipe.ids"].clone())]);
     tensors::write(&sandbox.path("ids.safetensors"), &ids);
     let folder = Path::new(EDGETOOL).parent().unwrap().display().to_string();
-    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let path = format!("{folder}:{}:{}", sandbox.path("").display(), std::env::var("PATH").unwrap_or_default());
     for command in COMMANDS {
+        if *command == "compile" {
+            for python in [".venv/bin/python", "python3"] {
+                compiler::write(&sandbox, python, "edgefusion-qnn", &[], &[]);
+            }
+        }
         for line in examples(&sandbox, command) {
-            let output = sandbox.command("sh", &["-c", &line]).env("PATH", &path).output().unwrap();
+            let output = sandbox
+                .command("sh", &["-c", &line])
+                .env("PATH", &path)
+                .env("XDG_CACHE_HOME", sandbox.path("user"))
+                .output()
+                .unwrap();
             let ran = Ran::new(output);
             assert_eq!(ran.code, Some(0), "{line}\n{}", ran.stderr);
         }
@@ -69,6 +83,8 @@ fn examples_work_as_they_stand() {
         "bundle/manifest.json",
         "shapes.calibration",
         "part-1.calibration",
+        "compiled.zip",
+        "shapes-sm8750.zip",
     ] {
         assert!(sandbox.path(name).exists(), "the examples did not make {name}: {:?}", sandbox.names());
     }

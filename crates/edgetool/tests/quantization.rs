@@ -5,9 +5,11 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use common::tensors::{self, relative_l2};
 use common::{EDGETOOL, PROMPT, Ran, Sandbox, assert_same_trees, read_png};
+use edge_ir::{DType, Node, ValueId};
 use serde_json::Value;
 
 /// The denoised latent of random networks with weights in integers, against float.
@@ -36,10 +38,14 @@ fn size(sandbox: &Sandbox, folder: &str) -> u64 {
 fn weights_alone_draw_nearly_the_same_from_smaller_files() {
     let sandbox = converted();
     let ran = sandbox.ok(&["quantize", "qnn", "--target", "qnn", "--precision", "w8", "-o", "w8"]);
-    assert!(ran.stderr.starts_with("quantized `qnn` to `w8`: w8 for qnn\n  unet_step_0 "), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("quantized `qnn` to `w8`: w8 for qnn/sm8650\n  unet_step_0 "), "{}", ran.stderr);
     fs::write(sandbox.path("qnn/report.json"), "of the float model").unwrap();
     sandbox.ok(&["quantize", "qnn", "--precision", "fp16", "--others", "fp16", "-o", "half"]);
     assert!(!sandbox.path("half/report.json").exists());
+    sandbox.ok(&["quantize", "qnn", "--precision", "w8", "--link", "-o", "linked"]);
+    assert_same_trees(&sandbox.tree("w8"), &sandbox.tree("linked"));
+    let inode = |folder: &str| fs::metadata(sandbox.path(format!("{folder}/text_encoder/model.onnx"))).unwrap().ino();
+    assert!(inode("linked") == inode("qnn") && inode("w8") != inode("qnn"));
     let expected = denoised(&sandbox, "qnn");
     for (model, bound) in [("w8", W8), ("half", HALF)] {
         let error = relative_l2(&denoised(&sandbox, model), &expected);
@@ -182,6 +188,7 @@ fn what_cannot_be_is_refused_and_nothing_is_left() {
     let sandbox = converted();
     sandbox.convert("tests/fixtures/edgefusion", "plain", &[]);
     sandbox.convert("tests/fixtures/edgefusion", "enn", &["--target", "enn"]);
+    sandbox.convert("tests/fixtures/edgefusion", "unfolded", &["--target", "qnn/sm8550"]);
     sandbox.ok(&["quantize", "qnn", "--precision", "w8", "-o", "w8"]);
     let before = sandbox.names();
     let refuses = |args: &[&str], expect: &str| {
@@ -198,6 +205,9 @@ fn what_cannot_be_is_refused_and_nothing_is_left() {
     refuses(&["qnn", "--precision", "w3"], "expected one of w8a16, w8a8, w4a16, w8, fp16");
     refuses(&["qnn"], "w8a16 quantizes activations, and nothing says what values they take");
     refuses(&["qnn", "--statistics", "none"], "none");
+    let unfolded = ["unfolded", "--calibration", "recipes/shapes/prompts/calibration.txt"];
+    refuses(&unfolded, "`unfolded` has no sampler folded in: w8a16 needs to know the steps that activations are of");
+    refuses(&["qnn", "--target", "qnn/sm1"], "target `qnn` has no device `sm1`");
     let unseen = "nothing says what the layers read: ranges alone do not tell how to round and repair";
     refuses(&["qnn", "--precision", "w8", "--rounding", "gptq"], unseen);
     refuses(&["qnn", "--statistics", "none", "--repair", "bias"], unseen);
@@ -210,4 +220,37 @@ fn what_cannot_be_is_refused_and_nothing_is_left() {
     with(&["qnn", "--statistics", "none", "--repair", "smooth"], "changes what values tensors take");
     with(&["qnn", "--export-float", "--rounding", "gptq"], "`--export-float` leaves rounding to others");
     with(&["enn"], "target `enn` takes no quantized graphs");
+}
+
+/// The second operand of products of two activations.
+fn second_operands(sandbox: &Sandbox, folder: &str) -> Vec<DType> {
+    let graph = edge_ir::onnx::read(&sandbox.path(format!("{folder}/unet/step_1.onnx"))).expect("a graph");
+    let maker = |id: ValueId| graph.nodes.iter().find(|node| node.outputs.contains(&id));
+    let integers = |node: &Node| Some(graph.ty(maker(node.inputs[1]?)?.inputs[0]?).dtype);
+    graph.nodes.iter().filter(|node| node.op.name == "MatMul").filter_map(integers).collect()
+}
+
+#[test]
+fn an_older_device_gets_second_operands_of_8_bits_and_no_other_bundle() {
+    let sandbox = converted();
+    let calibration = ["--calibration", "recipes/shapes/prompts/calibration.txt", "--number", "2"];
+    for (device, dtype) in [("sm8450", DType::Uint8), ("sm8750", DType::Int16)] {
+        let target = format!("qnn/{device}");
+        sandbox.ok(&[&["quantize", "qnn", "--target", &target, "-o", device], &calibration[..]].concat());
+        let found = second_operands(&sandbox, device);
+        assert!(!found.is_empty() && found.iter().all(|ty| *ty == dtype), "{device}: {found:?}");
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(sandbox.path(format!("{device}/edgetool.json"))).unwrap()).unwrap();
+        assert_eq!(manifest["quantization"]["device"], device);
+    }
+    let error = relative_l2(&denoised(&sandbox, "sm8450"), &denoised(&sandbox, "qnn"));
+    assert!(error < 4.0 * W8, "{error:e}");
+    let pack = |device: &str| {
+        let args = ["package", "sm8750", "--prompt", PROMPT, "--quiet", "-o", "b.zip", "--target", device];
+        Ran::new(sandbox.command(EDGETOOL, &args).output().unwrap()).stderr
+    };
+    let expected = "the model was quantized by the rules of `sm8750`, which are not those of `sm8450`";
+    assert!(pack("qnn/sm8450").contains(expected), "{}", pack("qnn/sm8450"));
+    // The next obstacle, for a device with the same rules.
+    assert!(pack("qnn/sm8550").contains("`sm8750` was not verified"), "{}", pack("qnn/sm8550"));
 }

@@ -8,11 +8,13 @@
 #[expect(unreachable_pub, clippy::pedantic, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 
+mod context;
 mod encode;
 mod read;
 mod weights;
 mod write;
 
+pub use context::{Context, read_context};
 pub use read::read;
 pub use write::{NonFinite, WeightMode, WriteOptions, Written, encode_inline, write, write_all};
 

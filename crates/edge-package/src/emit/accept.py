@@ -5,6 +5,7 @@ A line for each graph. Exit code 1: an output is further off than `min_sqnr_db` 
 """
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,16 +20,17 @@ def tensor(entry):
 
 
 def sqnr(found, expected):
-    """Signal to noise in decibels."""
+    """Signal to noise in decibels, at most 200."""
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     noise = float(np.sum((found - expected) ** 2))
-    return float("inf") if noise == 0 else 10 * np.log10(max(float(np.sum(expected**2)), 1e-300) / noise)
+    return 200.0 if noise == 0 else min(10 * np.log10(max(float(np.sum(expected**2)), 1e-300) / noise), 200.0)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("graphs", nargs="*", help="graphs to run [default: all]")
     parser.add_argument("--device", default="DEVICE")
+    parser.add_argument("--json", action="store_true", help="print an object for each output")
     arguments = parser.parse_args()
     manifest = json.loads((ROOT / "manifest.json").read_text())
     files = {c["name"]: c["file"] for c in manifest["components"]}
@@ -45,6 +47,10 @@ def main():
             near = sqnr(outputs[entry["name"]], tensor(entry))
             good = near >= run["min_sqnr_db"]
             failed += not good
+            if arguments.json:
+                entry = {"component": name, "output": entry["name"], "sqnr_db": round(near, 1), "least": run["min_sqnr_db"]}
+                print(json.dumps(entry), flush=True)
+                continue
             print(f"{'ok' if good else 'TOO FAR'}: {name} {entry['name']}: {near:.1f} dB, at least {run['min_sqnr_db']}")
     return 1 if failed else 0
 

@@ -6,6 +6,6 @@ const TEMPLATE: &str = include_str!("accept.py");
 const PLACE: &str = "# The SDK's `load` stands here.\n";
 
 /// The script with an SDK's `load`, and the device that it runs on unless told otherwise.
-pub(super) fn script(load: &str, device: &str) -> Vec<u8> {
-    TEMPLATE.replace(PLACE, load).replace("DEVICE", device).into_bytes()
+pub(super) fn script(load: &str, device: &str) -> String {
+    TEMPLATE.replace(PLACE, load).replace("DEVICE", device)
 }

@@ -34,6 +34,28 @@ pub trait Emitter: Sync {
     /// # Errors
     /// As [`Emitter::check`].
     fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError>;
+
+    /// What compiles a bundle for the device of this name, if that can be done here.
+    ///
+    /// # Errors
+    /// If the target has no such device, or as [`Emitter::check`].
+    fn compiler(&self, _target: &Target, _device: &str) -> Result<Option<Scripts>, PackageError> {
+        Ok(None)
+    }
+}
+
+/// Python scripts that make the device's files of a bundle's graphs and check them. They work in the bundle's folder, with
+/// packages that the user has installed.
+#[derive(Clone, Debug)]
+pub struct Scripts {
+    /// Compiles the graphs that its arguments name into `build/GRAPH_ctx.onnx` and a binary beside it. With `--json` it
+    /// says what came of each as [`crate::CompilerSaid`]; `--share-weights` puts them into one binary.
+    pub compile: String,
+    /// Runs golden inputs on the SDK's emulator. With `--json` it says how near each output is, as
+    /// [`crate::EmulatorSaid`].
+    pub accept: String,
+    /// Whether graphs with common weights can be in one binary.
+    pub shares_weights: bool,
 }
 
 /// What is to be packed.
@@ -172,7 +194,6 @@ mod tests {
             shape: shape.into(),
             layout: None,
             quantization: None,
-            repaired: None,
         };
         let component = |name: &str, file: &str, inputs, outputs| BundleComponent {
             name: name.into(),

@@ -47,7 +47,7 @@ impl Emitter for OnnxRuntime {
 
     fn emit(&self, _job: &Job<'_>) -> Result<Emission, PackageError> {
         Ok(Emission {
-            files: vec![("onnxruntime/accept.py".into(), accept::script(LOAD, "CPUExecutionProvider"))],
+            files: vec![("onnxruntime/accept.py".into(), accept::script(LOAD, "CPUExecutionProvider").into_bytes())],
             commands: COMMANDS.to_owned(),
             // The same float32 operators in another order of additions: 1e-4 of the output, and 1e-3 of the picture.
             graph_sqnr_db: 80.0,

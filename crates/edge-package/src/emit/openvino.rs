@@ -65,7 +65,7 @@ impl Emitter for OpenVino {
             text.replace("DEVICE", &device).replace("ABOUT", &about).replace("FILE", first.0).replace("NAME", first.1)
         };
         Ok(Emission {
-            files: vec![("openvino/accept.py".into(), accept::script(LOAD, &device))],
+            files: vec![("openvino/accept.py".into(), accept::script(LOAD, &device).into_bytes())],
             commands: fill(COMMANDS),
             // The NPU computes in float16: 1e-2 of the output.
             graph_sqnr_db: 40.0,

@@ -11,8 +11,8 @@ use edge_spec::bundle::Verified;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Emission, Emitter, Job, Nothing, accept, check_facts, device};
-use crate::PackageError;
+use super::{Emission, Emitter, Job, Nothing, Scripts, accept, check_facts, device, facts};
+use crate::{PackageError, groups};
 
 pub(super) struct Qnn;
 
@@ -32,23 +32,12 @@ const COMPILE: &str = include_str!("qnn_compile.py");
 const CONVERT: &str = include_str!("qnn_convert.sh");
 const COMMANDS: &str = include_str!("qnn_readme.txt");
 
-const LOAD: &str = r#"def load(path, name, device):
-    import onnxruntime
-    import onnxruntime_qnn as qnn
-
-    if not any(d.ep_name == qnn.get_ep_name() for d in onnxruntime.get_ep_devices()):
-        onnxruntime.register_execution_provider_library(qnn.get_ep_name(), qnn.get_library_path())
-    devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == qnn.get_ep_name()]
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_provider_for_devices(devices[:1], {"backend_path": qnn.get_qnn_htp_path(), **OPTIONS})
-    compiled = ROOT / "build" / f"{name}_ctx.onnx"
-    session = onnxruntime.InferenceSession(str(compiled if compiled.exists() else path), options)
-    names = [o.name for o in session.get_outputs()]
-    return lambda feeds: dict(zip(names, session.run(names, feeds)))
-
-
-"#;
+/// What both scripts share: the provider, and Qualcomm's library for it.
+const LIBRARY: &str = include_str!("qnn_library.py");
+/// Where it goes in the script that compiles.
+const PLACE: &str = "# The library's part stands here.\n";
+/// How `accept.py` loads a graph: compiled, where it is.
+const LOAD: &str = include_str!("qnn_load.py");
 
 impl Emitter for Qnn {
     fn name(&self) -> &'static str {
@@ -59,13 +48,18 @@ impl Emitter for Qnn {
         check_facts::<Nothing, Device>(target)
     }
 
+    fn compiler(&self, target: &Target, name: &str) -> Result<Option<Scripts>, PackageError> {
+        let place = format!("device `{name}`");
+        let device = target.devices.get(name).ok_or_else(|| PackageError::NoDevice { target: target.name.clone() })?;
+        Ok(Some(scripts(&facts(target, &place, device)?)))
+    }
+
     fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError> {
         let facts: Device = device(job)?;
-        let options = provider_options(&facts);
-        let load = LOAD.replace("OPTIONS", &options);
+        let scripts = scripts(&facts);
         let mut files = vec![
-            ("qnn/compile.py".to_owned(), COMPILE.replace("OPTIONS", &options).into_bytes()),
-            ("qnn/accept.py".to_owned(), accept::script(&load, "HTP")),
+            ("qnn/compile.py".to_owned(), scripts.compile.into_bytes()),
+            ("qnn/accept.py".to_owned(), scripts.accept.into_bytes()),
             ("qnn/convert.sh".to_owned(), convert(job).into_bytes()),
             ("qnn/htp/config.json".to_owned(), text(&extensions())),
             ("qnn/htp/backend_ext.json".to_owned(), text(&backend(job, &facts))),
@@ -96,24 +90,27 @@ impl Emitter for Qnn {
     }
 }
 
+/// The scripts for one device.
+fn scripts(device: &Device) -> Scripts {
+    let options = provider_options(device);
+    let load = format!("{LIBRARY}{LOAD}").replace("OPTIONS", &options);
+    Scripts {
+        compile: COMPILE.replace(PLACE, LIBRARY).replace("OPTIONS", &options),
+        accept: accept::script(&load, "HTP"),
+        // Before, an HTP has no contexts of several graphs with common weights.
+        shares_weights: device.htp_arch >= 73,
+    }
+}
+
 /// What ONNX Runtime's provider is told, as a Python dictionary.
 fn provider_options(device: &Device) -> String {
     let vtcm = device.vtcm_mb.map_or(String::new(), |mb| format!(", \"vtcm_mb\": \"{mb}\""));
     format!("{{\"soc_model\": \"{}\", \"htp_arch\": \"{}\"{vtcm}}}", device.soc_model, device.htp_arch)
 }
 
-/// Groups of graphs that one context holds: the steps of the UNet together, any other by itself.
-fn contexts<'a>(job: &Job<'a>) -> Vec<(String, Vec<&'a str>)> {
-    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
-    for component in job.components {
-        let name = component.name.as_str();
-        let group = name.split_once("_step_").map_or(name, |(group, _)| group);
-        match groups.iter_mut().find(|(known, _)| known == group) {
-            Some((_, graphs)) => graphs.push(name),
-            None => groups.push((group.to_owned(), vec![name])),
-        }
-    }
-    groups
+/// Groups of graphs that one context holds.
+fn contexts<'a>(job: &Job<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
+    groups(job.components.iter().map(|c| c.name.as_str()))
 }
 
 /// What `qnn-context-binary-generator` reads first.
@@ -126,7 +123,7 @@ fn extensions() -> serde_json::Value {
 
 /// What the HTP back end reads.
 fn backend(job: &Job<'_>, device: &Device) -> serde_json::Value {
-    let graph = |(_, names): (String, Vec<&str>)| {
+    let graph = |(_, names): (&str, Vec<&str>)| {
         let mut graph = json!({"graph_names": names, "O": 3});
         if let Some(mb) = device.vtcm_mb {
             graph["vtcm_mb"] = json!(mb);

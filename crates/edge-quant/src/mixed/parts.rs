@@ -65,12 +65,11 @@ pub fn parts(graph: &Graph, settings: &Settings, role: Role) -> Vec<Part> {
             }
         };
         let text = of.split('.').any(|piece| TEXT.contains(&piece));
-        match places.get(&of) {
-            Some(place) => found[*place].elements += elements,
-            None => {
-                places.insert(of.clone(), found.len());
-                found.push(Part { of, role, elements, text, base });
-            }
+        if let Some(place) = places.get(&of) {
+            found[*place].elements += elements;
+        } else {
+            places.insert(of.clone(), found.len());
+            found.push(Part { of, role, elements, text, base });
         }
     }
     found.retain(|part| part.elements > 0);

@@ -1,6 +1,7 @@
 //! Bundles: one file that holds a verified model, what an SDK needs to compile it, and what a device engineer needs to
 //! check the result. `docs/bundle.md` is the specification.
 
+mod compiled;
 mod name;
 mod read;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Fold, FoldStep, Pipeline};
 
+pub use compiled::{Compiled, CompiledGraph, EmulatedOutput};
 pub use read::{Bundle, Damage};
 pub use sign::{SignError, sign, verify};
 pub use write::{Content, Contents, Measure, list, write};
@@ -57,6 +59,9 @@ pub struct BundleManifest {
     pub sampler: BundleSampler,
     /// The graphs, in the order of use.
     pub components: Vec<BundleComponent>,
+    /// What the SDK's compiler made of them, if it is in the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled: Option<Compiled>,
     /// Inputs and outputs to check a device with.
     pub golden: Golden,
     /// Every other file of the bundle but the signature, sorted by path.
@@ -84,6 +89,8 @@ pub enum Verified {
     Artifact,
     /// The graphs that the SDK's compiler makes the device's files of.
     Source,
+    /// The same, and the SDK's emulator of the device gave the golden outputs from the device's files.
+    Emulated,
 }
 
 /// What the caller of the graphs does.

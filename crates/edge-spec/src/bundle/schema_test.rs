@@ -59,6 +59,18 @@ fn full() -> Value {
             inputs: vec![port.clone()],
             outputs: vec![port],
         }],
+        compiled: Some(Compiled {
+            sdk: "v2.51".into(),
+            tools: vec!["onnxruntime 1.32.0".into()],
+            graphs: vec![CompiledGraph {
+                component: "unet".into(),
+                file: "compiled/unet_ctx.onnx".into(),
+                binary: "compiled/unet_ctx_qnn.bin".into(),
+                operators: 2,
+                float_operators: 1,
+                emulated: vec![EmulatedOutput { name: "x".into(), sqnr_db: 50.0 }],
+            }],
+        }),
         golden: Golden {
             prompt: "a cat".into(),
             seed: 0,

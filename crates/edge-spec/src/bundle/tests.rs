@@ -41,6 +41,7 @@ fn manifest() -> BundleManifest {
             noise: NoiseContract { generator: "torch".into(), draws: vec!["latent".into()], shape: vec![1, 4, 8, 8] },
         },
         components: Vec::new(),
+        compiled: None,
         golden: Golden {
             prompt: "a cat".into(),
             seed: 0,

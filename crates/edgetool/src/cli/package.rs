@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, ValueEnum};
 
-use super::{Format, Sampling};
+use super::{Compiler, Format, Sampling};
 
 /// Pack a verified model for an NPU SDK, into one file.
 ///
@@ -43,6 +43,11 @@ pub(crate) struct Package {
     /// Sign the manifest with this minisign secret key, one without password
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_key: Option<PathBuf>,
+    /// Compile the bundle as well, as `edgetool compile` does
+    #[arg(long)]
+    pub(crate) compile: bool,
+    #[command(flatten)]
+    pub(crate) compiler: Compiler,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -46,7 +46,7 @@ pub(crate) struct Quantize {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Draw the first prompts only
-    #[arg(short, long, value_name = "N", requires = "calibration")]
+    #[arg(short, long, value_name = "N")]
     pub(crate) number: Option<std::num::NonZero<usize>>,
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
     #[arg(long, value_name = "METHOD")]
@@ -72,10 +72,17 @@ pub(crate) struct Quantize {
     /// rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) wide: Vec<String>,
+    /// Draw these prompts, the first 16 or --number, and fit two factors of each scheduler's step to what the quantized UNet
+    /// makes of them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fit_scheduler: Option<PathBuf>,
     /// Write the encodings as AIMET does, for tools that quantize MODEL themselves: 0.6.1, 1.0.0 or 2.0.0; can be given
     /// several times
     #[arg(long, value_name = "VERSION")]
     pub(crate) encodings: Vec<Version>,
+    /// Make files that stay as they are hard links to those of MODEL, not copies
+    #[arg(long)]
+    pub(crate) link: bool,
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,

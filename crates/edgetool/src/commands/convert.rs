@@ -33,7 +33,8 @@ struct Conversion {
 /// Converts as the arguments say.
 pub(crate) fn convert(args: &Convert) -> Result<()> {
     let cannot = || format!("cannot convert `{}`", args.source.display());
-    let target = args.target.as_deref().map(Target::find).transpose().with_context(cannot)?;
+    let target = args.target.as_deref().map(Target::find_for_device).transpose().with_context(cannot)?;
+    let target = target.map(|(target, device)| target.on(device));
     let options = options(args);
     let imported = edge_import::import(&args.source, args.config.as_deref(), options).with_context(cannot)?;
     let conversion = rewrite(args, &imported, options, target).with_context(cannot)?;

@@ -7,23 +7,30 @@ use anyhow::{Context, Result};
 use edge_import::Options;
 use edge_ir::{Checked, Graph};
 use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
-use edge_spec::bundle::{self, Content, Measure};
-use edge_spec::{MANIFEST_FILE, Manifest, REPORT_FILE, Report, Target};
+use edge_spec::bundle::{self, Bundle, BundleManifest, Content, Measure};
+use edge_spec::{MANIFEST_FILE, Manifest, Precision, REPORT_FILE, Report, Scheme, Target};
 
 use super::lower::supported;
 use super::model::Model;
-use super::{golden, inspect};
-use crate::cli::{Package, THIS_PROGRAM};
+use super::{compile, golden, inspect};
+use crate::cli::{Compiler, Package, THIS_PROGRAM};
 use crate::report;
-use crate::staging::Staging;
+use crate::staging::{Scratch, Staging};
 
 /// Packs as the arguments say.
 pub(crate) fn package(args: &Package) -> Result<()> {
     super::set_threads(args.threads)?;
     let (target, device) = Target::find_for_device(&args.target)?;
+    if !args.compile && args.compiler != Compiler::default() {
+        return Err(report::with_hint("options for compiling are given without `--compile`", "add `--compile`"));
+    }
     let staging = Staging::file(&args.output)?;
-    pack(args, &target, device.as_deref(), staging.path())
-        .with_context(|| format!("cannot package `{}` for `{}`", args.model.display(), args.target))?;
+    let cannot = || format!("cannot package `{}` for `{}`", args.model.display(), args.target);
+    if args.compile {
+        compiled(args, &target, device.as_deref(), staging.path()).with_context(cannot)?;
+    } else {
+        pack(args, &target, device.as_deref(), args.secret_key.as_deref(), staging.path()).with_context(cannot)?;
+    }
     staging.commit()?;
     if !args.quiet {
         let size = args.output.metadata().map_or(0, |m| m.len());
@@ -33,13 +40,23 @@ pub(crate) fn package(args: &Package) -> Result<()> {
     Ok(())
 }
 
-fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> Result<()> {
+/// Packs into a temporary place and compiles that.
+fn compiled(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> Result<()> {
+    let compiler = compile::Compilation::new(&args.compiler, target, device, args.quiet)?;
+    let scratch = Scratch::new()?;
+    let plain = scratch.path().join("bundle.zip");
+    pack(args, target, device, None, &plain)?;
+    compiler.add(&Bundle::open(&plain)?, args.secret_key.as_deref(), path).map(drop)
+}
+
+fn pack(args: &Package, target: &Target, device: Option<&str>, key: Option<&Path>, path: &Path) -> Result<()> {
     edge_package::find(target)?.check(target)?;
     if !args.model.join(MANIFEST_FILE).exists() {
         let text = format!("`{}` has no `{MANIFEST_FILE}`", args.model.display());
         return Err(report::with_hint(text, "name a folder that `edgetool convert` wrote"));
     }
     let manifest = Manifest::open(&args.model)?;
+    same_rules(&manifest, target, device)?;
     let files = measured(&args.model)?;
     let text = verified(args, &manifest, &files)?;
     let model = Model::open(&args.model, None, Options::default())?;
@@ -60,18 +77,17 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, path: &Path) -> R
     };
     let Assembled { mut manifest, contents, known } = assemble(&source)?;
     let measures = bundle::list(&mut manifest, &contents, &known)?;
-    let sign = |key: &PathBuf| -> Result<String> {
-        let read = || format!("cannot read `{}`", key.display());
-        let key = std::fs::read_to_string(key).with_context(read)?;
-        bundle::sign(manifest.text().as_bytes(), &key).map_err(|error| match error {
-            bundle::SignError::Encrypted => {
-                report::with_hint(error.to_string(), "make one for this with `minisign -G -W`")
-            }
-            other => other.into(),
-        })
-    };
-    let signature = args.secret_key.as_ref().map(sign).transpose()?;
+    let signature = key.map(|key| signature(&manifest, key)).transpose()?;
     Ok(bundle::write(path, &manifest, signature.as_deref(), &contents, &measures)?)
+}
+
+/// The manifest's signature by a secret key.
+pub(super) fn signature(manifest: &BundleManifest, key: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(key).with_context(|| format!("cannot read `{}`", key.display()))?;
+    bundle::sign(manifest.text().as_bytes(), &text).map_err(|error| match error {
+        bundle::SignError::Encrypted => report::with_hint(error.to_string(), "make one for this with `minisign -G -W`"),
+        other => other.into(),
+    })
 }
 
 /// All files of the model's folder, and what they are now.
@@ -101,6 +117,21 @@ fn verified(args: &Package, manifest: &Manifest, files: &BTreeMap<String, (PathB
     };
     gate(&found, manifest, &measures).map_err(|error| report::no(error.to_string(), Some(hint(&error))))?;
     Ok(text)
+}
+
+/// The answer no, if the model was quantized by rules of devices that this one does not share.
+fn same_rules(manifest: &Manifest, target: &Target, device: Option<&str>) -> Result<()> {
+    let (Some(done), Some(device)) = (&manifest.quantization, device) else { return Ok(()) };
+    let wide = matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16);
+    let Some(rules) = target.clone().on(Some(device.to_owned())).precision.filter(|_| wide) else { return Ok(()) };
+    let own = |precision: &Precision| (precision.matmul_second_16, precision.depthwise_16, precision.gains.clone());
+    if own(&rules) == own(&done.precision) {
+        return Ok(());
+    }
+    let made_for = done.device.as_deref().unwrap_or("another device");
+    let text = format!("the model was quantized by the rules of `{made_for}`, which are not those of `{device}`");
+    let hint = format!("quantize the float folder again with `--target {}/{device}`", target.name);
+    Err(report::no(text, Some(hint)))
 }
 
 /// The model's graphs, in order; the answer no, if the target does not take them.

@@ -1,5 +1,6 @@
 //! `edgetool quantize`: a converted folder becomes one whose UNet computes in integers.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -9,22 +10,27 @@ use edge_ir::encoding::limits;
 use edge_ir::onnx::{WeightMode, WriteOptions};
 use edge_ir::{Checked, DType, Graph};
 use edge_quant::calibration::{self, Grid, Method, Statistics};
-use edge_quant::{Encoded, Inputs, Quantized, Settings, SharedWeights, encodings, half_weights};
+use edge_quant::mixed::{Fit, widen};
+use edge_quant::{Encoded, Inputs, Quantized, Range, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
-    Component, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, REPORT_FILE, Scheme, Target,
-    sha256,
+    Component, Fold, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, SchedulerFit, Scheme,
+    Target, sha256,
 };
 
 use super::calibrate::{SharedInputs, lock};
+use super::copies::{self, directory};
 use super::model::Model;
-use super::plan;
 use super::repair::{Plan, usual};
+use super::{fit, plan, sensitivity};
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
 use crate::{layout, report};
 
 /// Starts of the names of components that are quantized where none is named.
 const UNETS: &[&str] = &["unet", "sampler"];
+
+/// Prompts that the scheduler's steps are fitted to if nothing is said.
+const FITTED: usize = 16;
 
 /// What is to be done.
 struct Job<'a> {
@@ -35,11 +41,14 @@ struct Job<'a> {
     precision: Precision,
     rules: Vec<PrecisionRule>,
     settings: Settings,
+    device: Option<String>,
     method: Method,
     statistics: Option<Known>,
     plan: Plan,
     inputs: Option<Inputs>,
     chosen: Vec<String>,
+    /// Factors of the scheduler's steps, where they are fitted.
+    fits: Vec<Fit>,
 }
 
 /// What values tensors take.
@@ -61,12 +70,12 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let mut model = open(&args.model)?;
     let Model::Converted { manifest, .. } = &model else { return Err(not_converted(&args.model)) };
     let manifest = &manifest.as_ref().clone();
-    let mut target = target(args, manifest).with_context(cannot)?;
+    let mut target = target(&args.model, args.target.as_deref(), manifest).with_context(cannot)?;
     if let Some(scheme) = args.precision.filter(|_| args.export_float) {
         target.precision.get_or_insert_with(|| usual(scheme));
     }
     let (scheme, precision, rules) = plan::asked(args, &target)?;
-    let chosen = chosen(args, manifest)?;
+    let chosen = chosen(&args.model, &args.component, manifest)?;
     let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
     plan::check(&rules, &graphs)?;
     let mut settings = Settings::of(scheme, &precision, manifest.opset);
@@ -74,8 +83,9 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     let repairs = Plan::new(args, scheme)?;
     let smoothed = repairs.smooth(args, &mut model, manifest, &chosen, &settings)?;
     let inputs = repairs.inputs(manifest, &chosen);
-    let statistics = statistics(args, &model, scheme, &settings, &chosen, inputs.as_ref())?;
-    let job = Job {
+    let statistics = statistics(args, &model, manifest, scheme, &settings, &chosen, inputs.as_ref())?;
+    let fold = args.fit_scheduler.as_ref().map(|_| fit::check(&args.model, manifest, &chosen)).transpose()?;
+    let mut job = Job {
         args,
         model: &model,
         manifest,
@@ -87,8 +97,13 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         precision,
         rules,
         settings,
+        device: target.default_device.clone(),
         chosen,
+        fits: Vec::new(),
     };
+    if let (Some(fold), Some(prompts)) = (fold, &args.fit_scheduler) {
+        job.fits = job.fit(fold, prompts).with_context(cannot)?;
+    }
     let staging = Staging::folder(&args.output, args.force)?;
     let lines = job.write(staging.path()).with_context(cannot)?;
     staging.commit()?;
@@ -97,13 +112,13 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         if args.export_float { "repaired" } else { "quantized" },
         args.model.display(),
         args.output.display(),
-        target.name
+        target.default_device.as_ref().map_or(target.name.clone(), |device| format!("{}/{device}", target.name))
     ));
     smoothed.into_iter().chain(lines).for_each(report::say);
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Model> {
+pub(super) fn open(path: &Path) -> Result<Model> {
     if path.join(MANIFEST_FILE).exists() {
         Model::open(path, None, Options::default())
     } else {
@@ -111,17 +126,18 @@ fn open(path: &Path) -> Result<Model> {
     }
 }
 
-fn not_converted(path: &Path) -> anyhow::Error {
+pub(super) fn not_converted(path: &Path) -> anyhow::Error {
     let text = format!("`{}` has no {MANIFEST_FILE}: it is no converted folder", path.display());
     report::with_hint(text, "convert the checkpoint first, with `edgetool convert --target TARGET --fold per-step`")
 }
 
 /// The target that the folder was converted for, which the command line may not contradict.
-fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
+pub(super) fn target(folder: &Path, wanted: Option<&str>, manifest: &Manifest) -> Result<Target> {
     let again = |name: &str| format!("convert the checkpoint again, with `--target {name} --fold per-step`");
-    let wanted = args.target.as_deref().map(Target::find).transpose()?;
+    let wanted = wanted.map(Target::find_for_device).transpose()?;
+    let wanted = wanted.map(|(target, device)| target.on(device));
     let name = wanted.as_ref().map_or("TARGET".to_owned(), |t| t.name.clone());
-    let folder = args.model.display();
+    let folder = folder.display();
     if let Some(done) = &manifest.quantization {
         let text = format!("`{folder}` is quantized already, to {}", done.scheme);
         return Err(report::with_hint(text, "name the folder that it was made from"));
@@ -136,33 +152,39 @@ fn target(args: &Quantize, manifest: &Manifest) -> Result<Target> {
         }
         // The graphs are as they were lowered; the types may have changed since.
         Some(wanted) => Ok(wanted),
-        None => Ok(there.clone()),
+        None => Ok(there.clone().on(there.default_device.clone())),
     }
 }
 
-fn chosen(args: &Quantize, manifest: &Manifest) -> Result<Vec<String>> {
+/// The components to quantize: those that are asked for, else the UNets.
+pub(super) fn chosen(folder: &Path, asked: &[String], manifest: &Manifest) -> Result<Vec<String>> {
     let names = || manifest.components.iter().map(|c| c.name.clone());
-    if let Some(unknown) = args.component.iter().find(|name| manifest.component(name).is_none()) {
-        let text = format!("`{}` has no component `{unknown}`", args.model.display());
+    if let Some(unknown) = asked.iter().find(|name| manifest.component(name).is_none()) {
+        let text = format!("`{}` has no component `{unknown}`", folder.display());
         return Err(report::with_hint(text, format!("it has {}", names().collect::<Vec<_>>().join(", "))));
     }
-    let is_unet = |name: &str| UNETS.iter().any(|start| name.starts_with(start));
     let is_chosen = |name: &String| {
-        if args.component.is_empty() { is_unet(name) } else { args.component.contains(name) }
+        if asked.is_empty() { is_unet(name) } else { asked.contains(name) }
     };
     let chosen: Vec<String> = names().filter(is_chosen).collect();
     if chosen.is_empty() {
-        let text = format!("`{}` has no UNet of its own", args.model.display());
+        let text = format!("`{}` has no UNet of its own", folder.display());
         let hint = format!("name what to quantize with `--component`: {}", names().collect::<Vec<_>>().join(", "));
         return Err(report::with_hint(text, hint));
     }
     Ok(chosen)
 }
 
+/// Whether a component is quantized where none is named.
+pub(super) fn is_unet(name: &str) -> bool {
+    UNETS.iter().any(|start| name.starts_with(start))
+}
+
 /// The statistics, where activations are quantized. `inputs` see the prompts of `--calibration`.
 fn statistics(
     args: &Quantize,
     model: &Model,
+    manifest: &Manifest,
     scheme: Scheme,
     settings: &Settings,
     chosen: &[String],
@@ -174,6 +196,12 @@ fn statistics(
         let hint =
             "name prompts with `--calibration FILE`, or what `edgetool calibrate` wrote with `--statistics FILE`";
         return Err(report::with_hint(text, hint));
+    }
+    if needed && manifest.fold.is_none() {
+        let folder = args.model.display();
+        let text =
+            format!("`{folder}` has no sampler folded in: {scheme} needs to know the steps that activations are of");
+        return Err(report::with_hint(text, "convert the checkpoint again, with `--fold per-step --steps 2`"));
     }
     if let Some(path) = args.statistics.as_ref().filter(|_| !needed) {
         report::warn(format!("{scheme} leaves activations in float: `{}` is not read", path.display()));
@@ -201,17 +229,40 @@ fn statistics(
 impl Job<'_> {
     /// Writes the whole folder and says what was done to each component.
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
+        let groups = || self.manifest.components.chunk_by(|a, b| directory(a) == directory(b));
+        let is_made = |parts: &[Component]| {
+            self.args.others == Others::Fp16 || parts.iter().any(|c| self.chosen.contains(&c.name))
+        };
+        let made: Vec<&str> = groups().filter(|parts| is_made(parts)).map(|parts| directory(&parts[0])).collect();
+        std::thread::scope(|scope| {
+            let copied = scope.spawn(|| copies::rest(&self.args.model, folder, &made, self.args.link));
+            let done = self.make(folder, groups(), &is_made);
+            copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(done)
+        })
+    }
+
+    /// Writes the graphs of the groups of components that are made anew, and the manifest.
+    fn make<'c>(
+        &self,
+        folder: &Path,
+        groups: impl Iterator<Item = &'c [Component]>,
+        is_made: &dyn Fn(&[Component]) -> bool,
+    ) -> Result<Vec<String>> {
         let mut components = Vec::new();
         let mut lines = Vec::new();
-        copy_rest(&self.args.model, folder, self.manifest)?;
-        for parts in self.manifest.components.chunk_by(|a, b| directory(a) == directory(b)) {
+        for parts in groups {
+            if !is_made(parts) {
+                components.extend_from_slice(parts);
+                continue;
+            }
             let mut shared = self.plan.weights(self.inputs.as_ref(), directory(&parts[0]));
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
-                done.push(self.treat(&component.name, graph, &mut shared)?);
+                done.push(self.treat(&component.name, graph, &self.fits, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
             let names: Vec<&str> = parts.iter().map(|c| c.file.rsplit('/').next().unwrap_or(&c.file)).collect();
             let files: Vec<_> = names.iter().copied().zip(done.iter().map(|d| &d.graph)).collect();
             let options = WriteOptions { opset: self.manifest.opset, weights: WeightMode::Copy };
@@ -234,6 +285,7 @@ impl Job<'_> {
             } else {
                 self.manifest.repaired.clone()
             },
+            fold: self.manifest.fold.as_ref().map(|fold| fit::fitted(fold, &self.fits)),
             components,
             ..self.manifest.clone()
         };
@@ -243,7 +295,7 @@ impl Job<'_> {
     }
 
     /// One component's graph as it shall be.
-    fn treat(&self, name: &str, graph: Checked<Graph>, shared: &mut SharedWeights<'_>) -> Result<Done> {
+    fn treat(&self, name: &str, graph: Checked<Graph>, fits: &[Fit], shared: &mut SharedWeights<'_>) -> Result<Done> {
         let chosen = self.chosen.iter().any(|c| c == name);
         // Without exceptions, all that is stored becomes float16, not the weights of layers alone.
         let plain = self.scheme == Scheme::Fp16 && self.rules.is_empty();
@@ -252,20 +304,42 @@ impl Job<'_> {
             let graph = if half { half_weights(&graph)? } else { graph };
             return Ok(Done { graph, encodings: Vec::new() });
         }
-        if let Some(Known { statistics, .. }) = &self.statistics {
+        if let Some(Known { statistics, .. }) = &self.statistics
+            && self.args.statistics.is_some()
+        {
             statistics.check_graph(name, &graph)?;
         }
         let graph = self.plan.correct(graph, &self.settings, self.inputs.as_ref(), shared)?;
         if self.args.export_float {
             return Ok(Done { graph, encodings: Vec::new() });
         }
-        let range = |tensor: &str, dtype: DType| {
-            let (low, high) = limits(dtype)?;
-            let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
-            self.statistics.as_ref()?.statistics.range(name, tensor, self.method, grid)
-        };
+        let known = self.statistics.as_ref().map(|known| &known.statistics);
+        let range = ranges(known, name, self.method);
+        let step = fits.iter().enumerate().find(|(step, _)| fit::component(*step) == name);
+        if let Some((_, fit)) = step.filter(|(_, fit)| !fit.is_one()) {
+            let new = fit.apply(&graph).with_context(|| format!("{name} has no step of a scheduler to fit"))?;
+            let wide = widen(&graph, &new, &|tensor| range(tensor, DType::Uint16));
+            let range = |tensor: &str, dtype: DType| {
+                let Range { min, max } = range(tensor, dtype)?;
+                let more = wide.get(tensor).copied().unwrap_or_default();
+                Some(Range { min: min - more, max: max + more })
+            };
+            let Quantized { graph, encodings } = edge_quant::quantize(&new.check()?, &self.settings, &range, shared)?;
+            return Ok(Done { graph, encodings });
+        }
         let Quantized { graph, encodings } = edge_quant::quantize(&graph, &self.settings, &range, shared)?;
         Ok(Done { graph, encodings })
+    }
+
+    /// Factors of the scheduler's steps, from prompts of a file.
+    fn fit(&self, fold: &Fold, prompts: &Path) -> Result<Vec<Fit>> {
+        let prompts = sensitivity::prompts(prompts, self.args.number, FITTED)?;
+        let folder = self.manifest.components.iter().find(|c| self.chosen.contains(&c.name)).map_or("", directory);
+        let shared = RefCell::new(self.plan.weights(self.inputs.as_ref(), folder));
+        let form = |name: &str, fits: &[Fit]| {
+            Ok(self.treat(name, self.model.graph(name)?, fits, &mut shared.borrow_mut())?.graph)
+        };
+        fit::fit(&self.args.model, self.model, fold, &prompts, &self.chosen, &form)
     }
 
     fn encodings(&self, folder: &Path, component: &Component, encoded: &[Encoded]) -> Result<()> {
@@ -286,9 +360,11 @@ impl Job<'_> {
         Quantization {
             scheme: self.scheme,
             precision: self.precision.clone(),
+            device: self.device.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             rules: self.rules.clone(),
+            scheduler: self.fits.iter().map(|fit| SchedulerFit { sample: fit.sample, output: fit.output }).collect(),
             rounding: (self.scheme != Scheme::Fp16).then(|| self.plan.rounding()),
             repairs: self.plan.repairs(),
             components: self.chosen.clone(),
@@ -309,43 +385,15 @@ impl Job<'_> {
     }
 }
 
-/// The folder of a component's file.
-pub(super) fn directory(component: &Component) -> &str {
-    component.file.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// Copies everything but graphs and their weights, and makes the components' folders.
-fn copy_rest(from: &Path, to: &Path, manifest: &Manifest) -> Result<()> {
-    let folders: Vec<&str> = manifest.components.iter().map(directory).collect();
-    copy_folder(from, to, &|path: &Path| {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let is_graph = path.extension().is_some_and(|e| e == "onnx" || e == "onnx_data" || e == "safetensors");
-        // A report speaks of the float model.
-        let is_other = [MANIFEST_FILE, REPORT_FILE, "report.html"].iter().any(|name| path == Path::new(name));
-        !(is_other || is_graph && folders.iter().any(|f| parent == Path::new(f)))
-    })
-}
-
-/// Copies a folder's files of which `wanted` says yes, by their paths in it.
-fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
-    let mut left = vec![std::path::PathBuf::new()];
-    while let Some(inner) = left.pop() {
-        let read = || format!("cannot read `{}`", from.join(&inner).display());
-        fs::create_dir_all(to.join(&inner))
-            .with_context(|| format!("cannot create `{}`", to.join(&inner).display()))?;
-        let mut entries = fs::read_dir(from.join(&inner)).with_context(read)?.collect::<Result<Vec<_>, _>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let path = inner.join(entry.file_name());
-            if entry.path().is_dir() {
-                left.push(path);
-            } else if wanted(&path) {
-                // The content alone: a read-only original must not make read-only copies.
-                let content = fs::read(entry.path()).with_context(read)?;
-                fs::write(to.join(&path), content)
-                    .with_context(|| format!("cannot write `{}`", to.join(&path).display()))?;
-            }
-        }
+/// What values the tensors of a component take, by statistics.
+pub(super) fn ranges(
+    known: Option<&Statistics>,
+    component: &str,
+    method: Method,
+) -> impl Fn(&str, DType) -> Option<Range> {
+    move |tensor: &str, dtype: DType| {
+        let (low, high) = limits(dtype)?;
+        let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
+        known?.range(component, tensor, method, grid)
     }
-    Ok(())
 }

@@ -10,8 +10,8 @@ use edge_quant::{Inputs, Settings, SharedWeights, repairs};
 use edge_spec::{Biases, Component, Integer, Manifest, Precision, Repaired, Scheme};
 
 use super::calibrate::{SharedInputs, lock, see};
+use super::copies::directory;
 use super::model::Model;
-use super::quantize::directory;
 use crate::cli::{Quantize, Repair};
 use crate::report;
 
@@ -132,7 +132,9 @@ pub(super) fn usual(scheme: Scheme) -> Precision {
         weights_16: false,
         biases: Biases::Float,
         matmul_second_16: None,
+        depthwise_16: None,
         gains: BTreeMap::new(),
+        exceptions: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests of the program share: a folder to run it in, tensors, pictures.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod compiler;
 pub(crate) mod pipeline;
 pub(crate) mod tensors;
 

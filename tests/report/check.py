@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The report's page in a browser: opened from its file, at the width of a laptop and of a phone, light and dark, and
-printed.
+"""Verification with everything that a report can have: a second executor, and the page in a browser.
 
-    browser.py --edgetool target/release/edgetool [--pictures DIR]
+    check.py --edgetool target/release/edgetool [--pictures DIR]
 
-A quantized candidate of recipes/shapes is verified with everything that a report can have. Then Chromium opens
-`report.html` without a network. Checked: nothing is said on the console, all images are there, nothing is wider than the
+A float candidate and a quantized one of recipes/shapes are verified with ONNX Runtime, that of this Python, as second
+executor: both must agree in every component. Then Chromium opens the `report.html` of the second, at the width of a
+laptop and of a phone, light and dark, without a network, and prints it. Checked: nothing is said on the console, all images are there, nothing is wider than the
 page, every section is there, points and bars say what they are. `--pictures` keeps the screenshots and the printed page.
 
 Chromium is looked for on the PATH. Where there is none and this runs as root, `apt-get install chromium` is tried.
@@ -27,7 +27,7 @@ REPO = Path(__file__).resolve().parents[2]
 SHAPES = REPO / "recipes/shapes"
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 SECTIONS = ["Checks", "Pictures", "Error of each layer", "Values of the worst layers", "Use of the integers' ranges",
-            "What if these layers were in float", "Tensors", "Components"]
+            "What if these layers were in float", "Two executors", "Tensors", "Components"]
 # Name, width, height, further options.
 VIEWS = [("laptop", 1280, 900, []), ("phone", 390, 844, []), ("laptop-dark", 1280, 900, ["--force-dark-mode"])]
 # Runs in the page; the title carries the answer out of it.
@@ -60,17 +60,34 @@ def chromium() -> str:
 
 
 def report(edgetool: Path, work: Path) -> Path:
-    """A report of a quantized model, with layers and what-ifs."""
-    def run(*command: object, expect: tuple[int, ...] = (0,)) -> None:
-        done = subprocess.run([edgetool, *map(str, command)], capture_output=True, text=True)
-        if done.returncode not in expect:
+    """The report of a quantized model."""
+    # `python3` is this Python, whose ONNX Runtime is to be found.
+    (work / "bin").mkdir()
+    (work / "bin/python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (work / "bin/python3").chmod(0o755)
+    environment = os.environ | {"PATH": f"{work / 'bin'}:{os.environ['PATH']}"}
+    environment.pop("ORT_DYLIB_PATH", None)
+
+    def run(*command: object) -> None:
+        done = subprocess.run([edgetool, *map(str, command)], capture_output=True, text=True, env=environment)
+        if done.returncode:
             sys.exit(f"edgetool {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
 
+    second = ["--executor", "onnxruntime", "--no-cache"]
     run("convert", SHAPES / "model", "-o", work / "float", "--target", "qnn", "--fold", "per-step")
     run("quantize", work / "float", "-o", work / "w8a16", "--precision", "w8a16",
-        "--calibration", SHAPES / "prompts/calibration.txt", "--number", "8")
-    run("verify", work / "w8a16", "--against", work / "float", "--recipe", REPO / "recipes/shapes.yaml", "--limit", "6",
-        "--bisect", "--float", "conv_out", "--report", work / "report", "--no-cache")
+        "--calibration", SHAPES / "prompts/calibration.txt", "--number", "64")
+    recipe = ["--against", work / "float", "--recipe", REPO / "recipes/shapes.yaml"]
+    run("verify", work / "float", *recipe, "--limit", "2", "--report", work / "of-float", *second)
+    run("verify", work / "w8a16", *recipe, "--limit", "6", "--bisect", "--float", "conv_out",
+        "--report", work / "report", *second)
+    for folder in ["of-float", "report"]:
+        opinion = json.loads((work / folder / "report.json").read_text())["second"]
+        agree = {f"{o['component']} {o['output']}": o["sqnr_db"] for o in opinion["outputs"]}
+        print(f"{folder}, {opinion['executor']}: " + ", ".join(f"{name} {db:.1f} dB" for name, db in agree.items()))
+        components = {o["component"] for o in opinion["outputs"]}
+        if opinion["verdict"] != "pass" or components != {"text_encoder", "unet_step_0", "unet_step_1", "vae_decoder"}:
+            sys.exit(f"the executors do not agree: {opinion}")
     return work / "report/report.html"
 
 
@@ -129,7 +146,7 @@ def main() -> None:
         faults = check(browser, report(args.edgetool.resolve(), work), work, pictures.resolve())
     for fault in faults:
         print(f"FAIL {fault}")
-    print("FAIL" if faults else f"ok   the report's page, in {len(VIEWS)} views and printed")
+    print("FAIL" if faults else f"ok   two executors agree; the report's page in {len(VIEWS)} views, and printed")
     sys.exit(bool(faults))
 
 
