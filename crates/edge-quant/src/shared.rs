@@ -56,12 +56,11 @@ impl<'a> SharedWeights<'a> {
         let is_same = |k: &&Known| k.scheme == scheme && k.data.is_same(data);
         let best = known.iter().filter(is_same).find(|k| k.best).map(|k| k.encoding.clone());
         let mut made = None;
-        let best = match best {
-            Some(best) => best,
-            None => {
-                let free = encode(data, ty, scheme, self.rounding != Rounding::MinMax)?;
-                made.insert(self.make(name, data, ty, scheme, free, false)?).0.clone()
-            }
+        let best = if let Some(best) = best {
+            best
+        } else {
+            let free = encode(data, ty, scheme, self.rounding != Rounding::MinMax)?;
+            made.insert(self.make(name, data, ty, scheme, free, false)?).0.clone()
         };
         let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
         let there = known.iter().position(|k| is_same(&k) && k.encoding == raised);
