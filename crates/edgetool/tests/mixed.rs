@@ -92,7 +92,9 @@ fn plans_that_cannot_be_are_refused() {
         let all =
             [&["quantize", "qnn", "--statistics", "statistics", "-o", "out", "--plan", "plan.yaml"], args].concat();
         let stderr = sandbox.refusal(&all);
-        expect.iter().for_each(|words| assert!(stderr.contains(words), "{text}: {stderr}"));
+        for words in expect {
+            assert!(stderr.contains(words), "{text}: {stderr}");
+        }
         assert_eq!(sandbox.names(), names);
     };
     refuses(
