@@ -5,8 +5,9 @@
 
 A float candidate and a quantized one of recipes/shapes are verified with ONNX Runtime, that of this Python, as second
 executor: both must agree in every component. Then Chromium opens the `report.html` of the second, at the width of a
-laptop and of a phone, light and dark, without a network, and prints it. Checked: nothing is said on the console, all images are there, nothing is wider than the
-page, every section is there, points and bars say what they are. `--pictures` keeps the screenshots and the printed page.
+laptop and of a phone, light and dark, without a network, and prints it. Checked: nothing is said on the console, all
+images are there, nothing is wider than the page, no row of a table is a column of letters, every section is there,
+points and bars say what they are. `--pictures` keeps the screenshots and the printed page.
 
 Chromium is looked for on the PATH. Where there is none and this runs as root, `apt-get install chromium` is tried.
 """
@@ -39,6 +40,7 @@ window.addEventListener('load', () => {
     images: images.length,
     missing: images.filter(i => !i.complete || !i.naturalWidth).length,
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    tall: Math.max(...[...document.querySelectorAll('tr')].map(r => r.offsetHeight)),
     titles: document.querySelectorAll('svg title').length,
     marks: document.querySelectorAll('svg circle, svg .bar').length,
     sections: [...document.querySelectorAll('h2')].map(h => h.textContent),
@@ -117,7 +119,8 @@ def check(browser: str, page: Path, work: Path, pictures: Path) -> list[str]:
         said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
         absent = [s for s in SECTIONS if not any(h.startswith(s) for h in seen["sections"])]
         wrong = {"on the console": said, "errors": seen["faults"], "images missing": seen["missing"],
-                 "pixels wider than the window": max(0, seen["wide"]), "sections missing": absent}
+                 "pixels wider than the window": max(0, seen["wide"]), "sections missing": absent,
+                 "a table's row is too high": seen["tall"] > 240 and f"{seen['tall']} pixels"}
         faults += [f"{name}: {what}: {found}" for what, found in wrong.items() if found]
         if seen["images"] < 18 or seen["titles"] < seen["marks"] or seen["marks"] < 100:
             faults.append(f"{name}: expected 18 images and 100 points and bars with titles, got {seen}")

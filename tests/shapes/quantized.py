@@ -4,7 +4,8 @@
     quantized.py --edgetool target/release/edgetool [--recipe recipes/shapes] [--table docs/quantization.md]
 
 Each row is converted for qnn with two steps folded, calibrated on 64 prompts, quantized, and draws the 200 evaluation
-prompts. Rounding and repairs look at 32 of the prompts. The second table has each of them alone and together. Pictures
+prompts. The second table has ways of rounding and repairs alone and together; they look at 32 prompts, and what smooths
+has its ranges from these. Pictures
 are compared with those of the converted float model, prompt by prompt, with the same noise.
 
 The conditioning ratio says what is left of the text's influence: for two prompts and the same noise, the spread of the
@@ -34,25 +35,32 @@ ROWS = [
     ("W8", "w8", [SEEN]),
     ("W8A16", "w8a16", [SEEN]),
     ("W4A16", "w4a16", [SEEN]),
+    ("W4A16, measured plan", "plans/w4a16.yaml", [SEEN]),
     ("W8A8, ranges by MSE", "w8a8", [SEEN]),
     ("W8A8, ranges by min-max", "w8a8", [SEEN, "--ranges", "min-max"]),
+    ("W8A8, measured plan", "plans/w8a8.yaml", [SEEN]),
     ("W8A16, from statistics alone", "w8a16", []),
     ("W4A16, from statistics alone", "w4a16", []),
     ("W8A8, from statistics alone", "w8a8", []),
 ]
-BIAS = [SEEN, "--repair", "bias"]
-WAYS = [
-    ("min-max", ["--rounding", "min-max"]),
-    ("nearest", ["--rounding", "nearest"]),
-    ("sequential-mse", [SEEN, "--no-repair", "--rounding", "sequential-mse"]),
-    ("gptq", [SEEN, "--no-repair"]),
-    ("nearest, bias", [*BIAS, "--rounding", "nearest"]),
-    ("nearest, smooth", [SMOOTH, "--repair", "smooth", "--rounding", "nearest"]),
-    ("gptq, bias", BIAS),
-    ("gptq, smooth", [SMOOTH, "--repair", "smooth"]),
-    ("gptq, bias, smooth", [SMOOTH, "--repair", "smooth", "--repair", "bias"]),
+BIAS, BOTH = ["--repair", "bias"], ["--repair", "bias", "--repair", "smooth"]
+NEAREST = ["--rounding", "nearest"]
+ABLATION = [
+    ("W4A16: min-max", "w4a16", ["--rounding", "min-max"]),
+    ("W4A16: nearest", "w4a16", NEAREST),
+    ("W4A16: sequential-mse", "w4a16", [SEEN, "--repair", "none", "--rounding", "sequential-mse"]),
+    ("W4A16: gptq", "w4a16", [SEEN, "--repair", "none"]),
+    ("W4A16: gptq, bias", "w4a16", [SEEN, *BIAS]),
+    ("W4A16: gptq, bias, smooth", "w4a16", [SMOOTH, *BOTH]),
+    ("W8A16: nearest", "w8a16", NEAREST),
+    ("W8A16: gptq", "w8a16", [SEEN, "--repair", "none"]),
+    ("W8A16: gptq, bias", "w8a16", [SEEN, *BIAS]),
+    ("W8A8: nearest", "w8a8", NEAREST),
+    ("W8A8: gptq", "w8a8", [SEEN, "--repair", "none"]),
+    ("W8A8: gptq, bias", "w8a8", [SEEN, *BIAS]),
+    ("W8A8: gptq, smooth", "w8a8", [SMOOTH, "--repair", "smooth"]),
+    ("W8A8: gptq, bias, smooth", "w8a8", [SMOOTH, *BOTH]),
 ]
-ABLATION = [(f"{p.upper()}: {way}", p, options) for p in ("w4a16", "w8a16", "w8a8") for way, options in WAYS]
 
 
 def main() -> None:
@@ -68,7 +76,7 @@ def main() -> None:
         parts = [part for part in parts if args.only in part[0]]
     for begin, rows in parts:
         with tempfile.TemporaryDirectory() as folder:
-            table = measure(args, Path(folder), rows)
+            table = measure(args, Path(folder), rows, begin == BEGIN)
         print(table)
         if args.table:
             text = args.table.read_text()
@@ -76,7 +84,7 @@ def main() -> None:
             args.table.write_text(f"{before}{begin}\n{table}\n{END}{rest.split(END, 1)[1]}")
 
 
-def measure(args: argparse.Namespace, folder: Path, rows: list) -> str:
+def measure(args: argparse.Namespace, folder: Path, rows: list, in_full: bool) -> str:
     def run(*command) -> str:
         done = subprocess.run([args.edgetool, *command], capture_output=True, text=True)
         if done.returncode:
@@ -107,10 +115,12 @@ def measure(args: argparse.Namespace, folder: Path, rows: list) -> str:
     prompts = args.recipe / "prompts/calibration.txt"
     run("calibrate", floats, "--prompts", prompts, "--number", "64", "-o", statistics, "--quiet")
     accuracy, reference = evaluate(floats)
-    spread = conditioned(floats)
-    heads = ["UNet", "prompt accuracy", "mean PSNR", "least PSNR", "conditioning", "worst pair", "UNet's files"]
+    spread = conditioned(floats) if in_full else None
+    more = ["conditioning", "worst pair", "UNet's files"] if in_full else []
+    heads = ["UNet", "prompt accuracy", "mean PSNR", "least PSNR", *more]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    lines.append(f"| float | {100 * accuracy:.1f} % | | | | | {kibibytes(floats):.0f} KiB |")
+    sizes = f" | | {kibibytes(floats):.0f} KiB |" if in_full else ""
+    lines.append(f"| float | {100 * accuracy:.1f} % | | |{sizes}")
     print(lines[-1], flush=True)
     for name, precision, options in rows:
         model = folder / name.replace(",", "").replace(":", "").replace(" ", "-")
@@ -118,13 +128,15 @@ def measure(args: argparse.Namespace, folder: Path, rows: list) -> str:
         if {SEEN, SMOOTH} & set(options):
             known += ["--calibration", prompts, "--number", "32"]
         options = [option for option in options if option not in (SEEN, SMOOTH)]
-        run("quantize", floats, "--precision", precision, "-o", model, *known, *options)
+        asked = ["--plan", args.recipe / precision] if precision.endswith(".yaml") else ["--precision", precision]
+        run("quantize", floats, *asked, "-o", model, *known, *options)
         accuracy, images = evaluate(model)
         psnr = [decibels(a, b) for a, b in zip(images, reference)]
-        ratios = conditioned(model) / spread
-        worst = ratios[np.argmax(np.abs(ratios - 1))]
         cells = f"{100 * accuracy:.1f} % | {np.mean(psnr):.1f} dB | {np.min(psnr):.1f} dB"
-        cells += f" | {np.mean(ratios):.3f} | {worst:.3f} | {kibibytes(model):.0f} KiB"
+        if in_full:
+            ratios = conditioned(model) / spread
+            worst = ratios[np.argmax(np.abs(ratios - 1))]
+            cells += f" | {np.mean(ratios):.3f} | {worst:.3f} | {kibibytes(model):.0f} KiB"
         lines.append(f"| {name} | {cells} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)

@@ -56,19 +56,11 @@ impl<'a> SharedWeights<'a> {
         let is_same = |k: &&Known| k.scheme == scheme && k.data.is_same(data);
         let best = known.iter().filter(is_same).find(|k| k.best).map(|k| k.encoding.clone());
         let mut made = None;
-        let best = match best {
-            Some(best) => best,
-            None => made
-                .insert(self.make(
-                    name,
-                    data,
-                    ty,
-                    scheme,
-                    encode(data, ty, scheme, self.rounding != Rounding::MinMax)?,
-                    self.rounding,
-                )?)
-                .0
-                .clone(),
+        let best = if let Some(best) = best {
+            best
+        } else {
+            let free = encode(data, ty, scheme, self.rounding != Rounding::MinMax)?;
+            made.insert(self.make(name, data, ty, scheme, free, false)?).0.clone()
         };
         let raised = least.map_or_else(|| best.clone(), |least| raise(&best, least));
         let there = known.iter().position(|k| is_same(&k) && k.encoding == raised);
@@ -78,11 +70,7 @@ impl<'a> SharedWeights<'a> {
         let is_best = raised == best;
         let (encoding, integers) = match made.filter(|_| is_best) {
             Some(made) => made,
-            // Scales are no longer free.
-            None if self.rounding == Rounding::SequentialMse => {
-                self.make(name, data, ty, scheme, raised, Rounding::Nearest)?
-            }
-            None => self.make(name, data, ty, scheme, raised, self.rounding)?,
+            None => self.make(name, data, ty, scheme, raised, true)?,
         };
         let known = self.known.entry(name.to_owned()).or_default();
         let new = Known { data: data.clone(), scheme, best: is_best, encoding: encoding.clone(), integers };
@@ -91,7 +79,7 @@ impl<'a> SharedWeights<'a> {
         Some(Found { encoding, integers, other: known.len() - 1 })
     }
 
-    /// Integers of a weight that has this encoding if it is rounded to the nearest.
+    /// Integers of a weight, with the scales of this encoding if they are `fixed`, and the encoding that they have.
     fn make(
         &self,
         name: &str,
@@ -99,13 +87,13 @@ impl<'a> SharedWeights<'a> {
         ty: &TensorType,
         scheme: WeightScheme,
         encoding: Encoding,
-        rounding: Rounding,
+        fixed: bool,
     ) -> Option<(Encoding, Data)> {
         let outputs = *ty.shape.get(scheme.axis)?;
         let parts = self.inputs.map_or(Vec::new(), |(inputs, folder)| inputs.parts(folder, name, outputs));
-        if rounding.needs_products()
+        if self.rounding.needs_products()
             && !parts.is_empty()
-            && let Some(rounded) = round(data, ty, scheme, &encoding, &parts, rounding)
+            && let Some(rounded) = round(data, ty, scheme, &encoding, &parts, self.rounding, fixed)
         {
             return Some(rounded);
         }

@@ -126,7 +126,7 @@ fn prompts_may_be_drawn_at_once_or_before() {
     let unets = ["--component", "unet_step_0", "--component", "unet_step_1"];
     let calibrate = ["calibrate", "qnn", "--prompts", prompts, "--number", "2", "-o", "statistics", "--quiet"];
     sandbox.ok(&[&calibrate[..], &unets].concat());
-    let plain = ["--rounding", "nearest", "--no-repair"];
+    let plain = ["--rounding", "nearest", "--repair", "none"];
     sandbox.ok(&["quantize", "qnn", "--statistics", "statistics", "-o", "before"]);
     let at_once = ["quantize", "qnn", "--calibration", prompts, "--number", "2", "-o", "at-once"];
     sandbox.ok(&[&at_once[..], &plain].concat());
@@ -219,6 +219,7 @@ fn what_cannot_be_is_refused_and_nothing_is_left() {
     let with = |args: &[&str], expect: &str| refuses(&[args, &seen].concat(), expect);
     with(&["qnn", "--statistics", "none", "--repair", "smooth"], "changes what values tensors take");
     with(&["qnn", "--export-float", "--rounding", "gptq"], "`--export-float` leaves rounding to others");
+    with(&["qnn", "--repair", "none", "--repair", "bias"], "`--repair none` stands beside other repairs");
     with(&["enn"], "target `enn` takes no quantized graphs");
 }
 

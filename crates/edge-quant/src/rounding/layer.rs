@@ -6,8 +6,8 @@ use edge_ir::{Data, Encoding, Granularity, TensorType};
 use super::{Integers, Part, Rounding, Scales, gptq, nearest, sequential_mse};
 use crate::WeightScheme;
 
-/// Rounds a `float32` weight that has this encoding if it is rounded to the nearest. Gives the encoding that it has now,
-/// and its integers; `None` if the type is not for this, the scheme does not fit, or inputs were not finite.
+/// Rounds a `float32` weight. It has the scales of this encoding if they are `fixed`; else the rounding may choose others.
+/// Gives its encoding and integers; `None` if the type is not for this, the scheme does not fit, or inputs were not finite.
 ///
 /// Memory use is a few times that of the weight.
 pub(crate) fn round(
@@ -17,13 +17,14 @@ pub(crate) fn round(
     encoding: &Encoding,
     parts: &[Part<'_>],
     rounding: Rounding,
+    fixed: bool,
 ) -> Option<(Encoding, Data)> {
     let integers = Integers::of(scheme.dtype)?;
     let weight = Matrix::of(data, ty, scheme.axis)?;
     let columns = weight.columns;
     let block = scheme.block.unwrap_or(columns).min(columns);
     let mut scales = Scales { columns, block, values: weight.in_rows(&encoding.scales, columns.div_ceil(block)) };
-    if rounding == Rounding::SequentialMse {
+    if !fixed && rounding == Rounding::SequentialMse {
         scales = sequential_mse(&weight.numbers, columns, block, parts, integers);
     }
     let mut rounded = nearest(&weight.numbers, &scales, integers);

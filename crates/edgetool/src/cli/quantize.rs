@@ -55,12 +55,10 @@ pub(crate) struct Quantize {
     /// gptq with --calibration, else nearest]
     #[arg(long, value_name = "METHOD")]
     pub(crate) rounding: Option<Rounding>,
-    /// What is done to the float network before; needs --calibration; can be given several times [default: bias]
-    #[arg(long, value_enum, value_name = "REPAIR", conflicts_with = "no_repair")]
+    /// What is done to the float network before; all but none need --calibration; can be given several times [default: bias
+    /// with --calibration, else none]
+    #[arg(long, value_enum, value_name = "REPAIR")]
     pub(crate) repair: Vec<Repair>,
-    /// Leave the float network as it is
-    #[arg(long)]
-    pub(crate) no_repair: bool,
     /// Write the repaired network in float, for an SDK that quantizes it itself, with weights rounded to the nearest
     #[arg(long, requires = "calibration", requires = "precision", conflicts_with = "encodings")]
     pub(crate) export_float: bool,
@@ -96,6 +94,8 @@ const QUANTIZE_EXAMPLES: &str = "Examples:
 /// What is done to a float network, so that integers cost it less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Repair {
+    /// It stays as it is
+    None,
     /// Channels of activations are made alike: factors move from norms to the weights behind them
     Smooth,
     /// Biases give back what rounded weights take from the mean of outputs

@@ -41,6 +41,9 @@ pub(crate) struct Sensitivity {
     /// Choose for this network; can be given several times [default: the UNets]
     #[arg(long, value_name = "COMPONENT")]
     pub(crate) component: Vec<String>,
+    /// Choose for the parts in this module alone, as `up_blocks.2` or `attn2`; can be given several times [default: all]
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Vec<String>,
     /// Types of weights to choose from, as int4,int8,float16 [default: those of the scheme and the next wider]
     #[arg(long, value_name = "TYPES", value_delimiter = ',')]
     pub(crate) weights: Vec<WeightType>,
@@ -66,10 +69,10 @@ pub(crate) struct Sensitivity {
 }
 
 const EXAMPLES: &str = "Examples:
-  edgetool sensitivity edgefusion-qnn --precision w4a16 -o w4a16.yaml \\
+  edgetool sensitivity edgefusion-qnn --precision w4a16 -o w4a16.yaml --only conv_out \\
       --calibration recipes/shapes/prompts/calibration.txt --number 2
-  edgetool sensitivity edgefusion-qnn --precision w8a8 -o w8a8.yaml --budget 1.2x \\
-      --calibration recipes/shapes/prompts/calibration.txt --number 2";
+  edgetool sensitivity edgefusion-qnn --precision w8a8 -o w8a8.yaml --only down_blocks.0 \\
+      --budget 1.5x --calibration recipes/shapes/prompts/calibration.txt --number 2";
 
 /// What weights and activations may take.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -36,12 +36,18 @@ impl Plan {
             (false, false) => Rounding::Nearest,
         };
         let rounding = args.rounding.unwrap_or(usual);
-        let by_default = args.repair.is_empty() && !args.no_repair && seen;
+        let by_default = args.repair.is_empty() && seen;
         let has = |repair: Repair| args.repair.contains(&repair);
         let plan = Self { rounding, smooth: has(Repair::Smooth), bias: has(Repair::Bias) || by_default };
         if (plan.rounding.needs_products() || plan.smooth || plan.bias) && !seen {
             let text = "nothing says what the layers read: ranges alone do not tell how to round and repair";
             return Err(report::with_hint(text, "name prompts with `--calibration FILE`, also beside `--statistics`"));
+        }
+        if has(Repair::None) && args.repair.len() > 1 {
+            return Err(report::with_hint(
+                "`--repair none` stands beside other repairs",
+                "name it alone, or name the others",
+            ));
         }
         if plan.smooth && args.statistics.is_some() {
             let text = "`--repair smooth` changes what values tensors take: `--statistics` are of before";

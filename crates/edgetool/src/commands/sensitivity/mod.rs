@@ -154,7 +154,9 @@ impl Study<'_> {
         for role in [Role::Weights, Role::Activations].into_iter().filter(|role| types.of(*role).len() > 1) {
             for graph in self.graphs.values() {
                 for part in parts(&fold_casts(graph), &self.settings, role) {
-                    if rows.iter().any(|row| row.part.of == part.of && row.part.role == role) {
+                    let wanted = |of: &String| format!(".{}.", part.of).contains(&format!(".{of}."));
+                    let asked = self.args.only.is_empty() || self.args.only.iter().any(wanted);
+                    if !asked || rows.iter().any(|row| row.part.of == part.of && row.part.role == role) {
                         continue;
                     }
                     let mut types = types.of(role).to_vec();
@@ -167,7 +169,9 @@ impl Study<'_> {
         }
         if rows.is_empty() {
             let text = format!("there is nothing to choose in {}", self.scheme);
-            return Err(report::with_hint(text, "name two types or more with `--weights` or `--activations`"));
+            let hint =
+                "name two types or more with `--weights` or `--activations`, and parts that there are with `--only`";
+            return Err(report::with_hint(text, hint));
         }
         let forms: Vec<(usize, usize)> =
             rows.iter().enumerate().flat_map(|(r, row)| (0..row.types.len()).map(move |t| (r, t))).collect();
