@@ -71,8 +71,8 @@ fn turned(numbers: &[f32], shape: &[usize]) -> Option<Vec<f32>> {
     (rows == columns).then(|| (0..rows * columns).map(|i| numbers[(i % rows) * rows + i / rows]).collect())
 }
 
-/// The graph with these modules, or operators, in float, and how many nodes they are: their weights are the reference's,
-/// what they read is not made integers before, and what they give is not after.
+/// The graph with these modules, or operators, in float, and how many nodes they are: their weights are the reference's
+/// but biases in 32 bits, what they read is not made integers before, and what they give is not after.
 ///
 /// # Errors
 /// If the reference does not have their weights.
@@ -91,9 +91,10 @@ pub fn in_float(
         for (place, id) in node.inputs.iter().enumerate().filter_map(|(place, id)| Some((place, (*id)?))) {
             let origin = origin(&view, id);
             let from_named = view.any_maker(origin).is_some_and(|(maker, _)| named[maker]);
-            let dequantize = view.maker(id, "DequantizeLinear").map(|(_, node)| node).filter(|node| {
-                named[index] && node.inputs[0].is_some_and(|integers| graph.value(integers).data.is_some())
-            });
+            // A bias in 32 bits is as good as in float, and may have the time embedding in it, which the reference's has not.
+            let coarse = |integers| graph.value(integers).data.is_some() && graph.ty(integers).dtype != DType::Int32;
+            let dequantize = view.maker(id, "DequantizeLinear").map(|(_, node)| node);
+            let dequantize = dequantize.filter(|node| named[index] && node.inputs[0].is_some_and(coarse));
             let read = match (dequantize, floats.get(&id)) {
                 (Some(_), Some(there)) => *there,
                 (Some(dequantize), None) => {
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn other_weights_are_refused() {
         let other = in_float("unet", &quantized(), &["fc2".into()], &weights([-1.0, 7.0, 0.0, -3.0]));
-        let expected = "`fc2`: the reference has no float weights of float32[2,2] that become this layer's integers";
+        let expected = "`fc2`: the reference has no float weights of float32[2, 2] that become this layer's integers";
         assert_eq!(other.expect_err("others").to_string(), expected);
     }
 }

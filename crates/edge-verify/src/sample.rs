@@ -108,9 +108,10 @@ mod tests {
 
     #[test]
     fn values_are_counted_in_what_both_span() {
-        let found = Sample::of(&[0.0, 1.0, 2.0, 4.8], &[4]).compare(&[0.05, 1.0, 2.0, 2.0], &[4]).expect("one shape");
+        let found =
+            Sample::of(&[0.0, 10.5, 20.5, 48.0], &[4]).compare(&[0.5, 10.5, 20.5, 20.5], &[4]).expect("one shape");
         let histogram = found.histogram.expect("a span");
-        assert_eq!(histogram.span, [0.0, 4.8]);
+        assert_eq!(histogram.span, [0.0, 48.0]);
         assert_eq!((histogram.reference[0], histogram.reference[10], histogram.reference[47]), (1, 1, 1));
         assert_eq!((histogram.candidate[0], histogram.candidate[20], histogram.candidate[47]), (1, 2, 0));
         assert_eq!(Sample::of(&[1.0], &[1]).compare(&[1.0], &[1]).expect("one shape").histogram, None);
