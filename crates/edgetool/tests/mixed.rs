@@ -62,7 +62,8 @@ fn a_plan_is_followed_layer_by_layer() {
     use DType::{Float16, Float32, Int4, Int8, Int16, Uint8, Uint16};
     let sandbox = converted();
     fs::write(sandbox.path("plan.yaml"), PLAN).unwrap();
-    let args = ["quantize", "qnn", "--plan", "plan.yaml", "--statistics", "statistics", "-o", "mixed"];
+    let args =
+        ["quantize", "qnn", "--plan", "plan.yaml", "--statistics", "statistics", "--ranges", "min-max", "-o", "mixed"];
     sandbox.ok(&args);
     let rules = manifest(&sandbox, "mixed")["quantization"]["rules"].clone();
     assert_eq!(rules[1], serde_json::json!({"of": "attn2", "weights": "int16", "activations": "uint16"}));
