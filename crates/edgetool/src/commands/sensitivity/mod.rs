@@ -58,7 +58,7 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
     });
     let check = check.transpose().with_context(cannot)?;
     let study = Study { args, scheme, settings, statistics, graphs, bench, check, ranges: Mutex::default() };
-    let mut measured = study.measure(&types).with_context(cannot)?;
+    let mut measured = study.measure(study.rows(&types).with_context(cannot)?).with_context(cannot)?;
     if study.check.is_some() {
         measured.scheme_checked = study.whole(&study.settings)?;
     }
@@ -148,8 +148,8 @@ struct Study<'a> {
 }
 
 impl Study<'_> {
-    /// Quantizes each part alone.
-    fn measure(&self, types: &Types) -> Result<Measured> {
+    /// The parts, with nothing measured yet.
+    fn rows(&self, types: &Types) -> Result<Vec<Row>> {
         let mut rows: Vec<Row> = Vec::new();
         for role in [Role::Weights, Role::Activations].into_iter().filter(|role| types.of(*role).len() > 1) {
             for graph in self.graphs.values() {
@@ -173,6 +173,34 @@ impl Study<'_> {
                 "name two types or more with `--weights` or `--activations`, and parts that there are with `--only`";
             return Err(report::with_hint(text, hint));
         }
+        let least = |row: &Row| row.types.iter().map(|ty| row.part.bytes(*ty)).min().unwrap_or_default();
+        let (least, budget) = (rows.iter().map(least).sum::<u64>(), self.budget(&rows));
+        if least > budget {
+            let (budget, least) = (budget / 1024, least.div_ceil(1024));
+            bail!("a budget of {budget} KiB is too small: the narrowest types take {least} KiB");
+        }
+        Ok(rows)
+    }
+
+    /// Bytes that weights and activations may take.
+    fn budget(&self, rows: &[Row]) -> u64 {
+        let args = self.args;
+        let aims = args.sqnr.is_some() || args.conditioning.is_some();
+        match args.budget.or((!aims).then_some(BUDGET)) {
+            None => u64::MAX,
+            Some(Budget::Bytes(bytes)) => bytes,
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                clippy::cast_sign_loss,
+                reason = "sizes"
+            )]
+            Some(Budget::Times(times)) => (page::base(rows) as f64 * times) as u64,
+        }
+    }
+
+    /// Quantizes each part alone.
+    fn measure(&self, mut rows: Vec<Row>) -> Result<Measured> {
         let forms: Vec<(usize, usize)> =
             rows.iter().enumerate().flat_map(|(r, row)| (0..row.types.len()).map(move |t| (r, t))).collect();
         let bar = report::progress_bar(self.args.quiet);
@@ -233,30 +261,10 @@ impl Study<'_> {
     /// Chooses a type for each part, and measures the whole.
     fn choose(&self, measured: &Measured) -> Result<(Vec<usize>, Effect)> {
         let menus: Vec<Menu> = measured.parts.iter().map(|row| row.menu(&measured.scheme)).collect();
-        let base: u64 = measured.parts.iter().map(|row| row.part.bytes(row.part.base)).sum();
-        let args = self.args;
-        let aims = args.sqnr.is_some() || args.conditioning.is_some();
-        let budget = match args.budget.or((!aims).then_some(BUDGET)) {
-            None => u64::MAX,
-            Some(Budget::Bytes(bytes)) => bytes,
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_precision_loss,
-                clippy::cast_sign_loss,
-                reason = "sizes"
-            )]
-            Some(Budget::Times(times)) => (base as f64 * times) as u64,
-        };
-        let Some(most) = within(&menus, budget) else {
-            let least: u64 = path(&menus)[0].iter().zip(&menus).map(|(i, menu)| menu[*i].cost).sum();
-            bail!(
-                "a budget of {} KiB is too small: the narrowest types take {} KiB",
-                budget / 1024,
-                least.div_ceil(1024)
-            );
-        };
+        let budget = self.budget(&measured.parts);
+        let most = within(&menus, budget).context("the budget was checked before")?;
         let effect = self.effect(measured, &most)?;
-        if !aims {
+        if self.args.sqnr.is_none() && self.args.conditioning.is_none() {
             return Ok((most, effect));
         }
         if !self.reached(&effect) {

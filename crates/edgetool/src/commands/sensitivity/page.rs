@@ -29,7 +29,7 @@ pub(super) fn about(
             .to_owned(),
         "and deviation of the prompts' influence (conditioning).".to_owned(),
         format!("As a whole, on {checked} prompts:"),
-        format!("The scheme alone: {}, {}.", self::whole(&all.scheme_checked), kib(all.parts.iter().map(|r| r.part.bytes(r.part.base)).sum())),
+        format!("The scheme alone: {}, {}.", self::whole(&all.scheme_checked), kib(base(&all.parts))),
         format!("This plan:        {}, {}.", self::whole(&whole), kib(bytes(all, picked))),
     ]
 }
@@ -41,7 +41,7 @@ pub(super) fn comments(all: &Measured, picked: &[usize]) -> Vec<String> {
 
 /// What is said when the plan is written.
 pub(super) fn lines(all: &Measured, picked: &[usize], whole: Effect) -> Vec<String> {
-    let base: u64 = all.parts.iter().map(|row| row.part.bytes(row.part.base)).sum();
+    let base = base(&all.parts);
     let wider =
         all.parts.iter().zip(picked).filter(|(row, i)| row.part.bytes(row.types[**i]) > row.part.bytes(row.part.base));
     let mut lines = vec![
@@ -92,6 +92,11 @@ fn measures(row: &Row) -> String {
     };
     let text = if row.part.text { "text: " } else { "" };
     format!("{text}{}", row.types.iter().zip(&row.effects).map(one).collect::<Vec<_>>().join(", "))
+}
+
+/// Bytes of all parts in the scheme's types.
+pub(super) fn base(rows: &[Row]) -> u64 {
+    rows.iter().map(|row| row.part.bytes(row.part.base)).sum()
 }
 
 fn bytes(all: &Measured, picked: &[usize]) -> u64 {
