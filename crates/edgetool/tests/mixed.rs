@@ -90,6 +90,7 @@ fn plans_that_cannot_be_are_refused() {
     let sandbox = converted();
     let refuses = |text: &str, args: &[&str], expect: &[&str]| {
         fs::write(sandbox.path("plan.yaml"), format!("schema: precision-plan/v1\n{text}\n")).unwrap();
+        let names = sandbox.names();
         let all =
             [&["quantize", "qnn", "--statistics", "statistics", "-o", "out", "--plan", "plan.yaml"], args].concat();
         let stderr = sandbox.refusal(&all);
