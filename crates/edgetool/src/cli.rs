@@ -134,7 +134,7 @@ const LOWERING: &str = "For a target";
 const CONVERT_EXAMPLES: &str = "Examples:
   edgetool convert tests/fixtures/edgefusion -o edgefusion-onnx
   edgetool convert tests/fixtures/edgefusion -o edgefusion-qnn \\
-      --target qnn --dtype float32";
+      --target qnn --fold per-step --dtype float32";
 
 /// How the steps lie in the graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -72,9 +72,9 @@ fn examples_work_as_they_stand() {
     }
     for name in [
         "edgefusion-onnx/edgetool.json",
-        "edgefusion-qnn/unet/model.onnx",
-        "edgefusion-w8/unet/model.onnx",
-        "edgefusion-w8a16/unet/model.onnx",
+        "edgefusion-qnn/unet/step_1.onnx",
+        "edgefusion-w8/unet/step_1.onnx",
+        "edgefusion-w8a16/unet/step_1.onnx",
         "cat.png",
         "hidden.safetensors",
         "pictures/0020.png",

@@ -65,7 +65,7 @@ const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "one bias is zero",
-        plant: |s| unets(s, |g| fill(g, "conv_in_bias", 0)),
+        plant: |s| unets(s, |g| fill(g, "conv_in_bias_corrected", 0)),
         component: "unet",
         module: Some("conv_in"),
     },
