@@ -68,7 +68,15 @@ mod tests {
         let mut b = Builder::new("g");
         let x = b.input("x", DType::Float32, &[1, 1, 2, 2]);
         let w = b.floats("w", &[1, 1, 1, 1], &[2.0]);
-        let y = b.node("Conv", "up_blocks.0.conv1", &[x, w], &[]).expect("a node");
+        let ones = || edge_ir::Attribute::Ints(vec![1, 1]);
+        let attributes = [
+            ("dilations", ones()),
+            ("group", edge_ir::Attribute::Int(1)),
+            ("kernel_shape", ones()),
+            ("pads", edge_ir::Attribute::Ints(vec![0; 4])),
+            ("strides", ones()),
+        ];
+        let y = b.node("Conv", "up_blocks.0.conv1", &[x, w], &attributes).expect("a node");
         let z = b.node("Add", "up_blocks.0/Add", &[x, y], &[]).expect("a node");
         b.output("z", z);
         b.finish().expect("a graph")

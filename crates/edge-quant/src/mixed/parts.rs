@@ -141,11 +141,20 @@ mod tests {
         let x = b.input("x", DType::Float32, &[1, 2, 2, 2]);
         let w = b.floats("w", &[2, 2, 1, 1], &[0.5; 4]);
         let gain = b.floats("gain", &[2, 1, 1, 1], &[0.5; 2]);
-        let group = [("group", edge_ir::Attribute::Int(2))];
-        let y = b.node("Conv", "a.resnets.0.norm1", &[x, gain], &group).expect("a node");
-        let y = b.node("Conv", "a.resnets.0.conv1", &[y, w], &[]).expect("a node");
+        let attributes = |group: i64| {
+            let ones = || edge_ir::Attribute::Ints(vec![1, 1]);
+            [
+                ("dilations", ones()),
+                ("group", edge_ir::Attribute::Int(group)),
+                ("kernel_shape", ones()),
+                ("pads", edge_ir::Attribute::Ints(vec![0; 4])),
+                ("strides", ones()),
+            ]
+        };
+        let y = b.node("Conv", "a.resnets.0.norm1", &[x, gain], &attributes(2)).expect("a node");
+        let y = b.node("Conv", "a.resnets.0.conv1", &[y, w], &attributes(1)).expect("a node");
         let y = b.node("Add", "a.resnets.0/Add", &[x, y], &[]).expect("a node");
-        let y = b.node("Conv", "a.attn2.to_q", &[y, w], &[]).expect("a node");
+        let y = b.node("Conv", "a.attn2.to_q", &[y, w], &attributes(1)).expect("a node");
         b.output("y", y);
         let graph = b.finish().expect("a graph");
         let precision = Target::find("qnn").expect("a target").precision.expect("a precision");
