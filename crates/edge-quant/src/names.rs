@@ -59,7 +59,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use edge_ir::{Attribute, Builder, DType};
+    use edge_ir::{Builder, DType};
     use edge_spec::{ActivationType, WeightType};
 
     use super::*;
@@ -68,12 +68,13 @@ mod tests {
         let mut b = Builder::new("g");
         let x = b.input("x", DType::Float32, &[1, 1, 2, 2]);
         let w = b.floats("w", &[1, 1, 1, 1], &[2.0]);
-        let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+        let ones = || edge_ir::Attribute::Ints(vec![1, 1]);
         let attributes = [
-            ("kernel_shape", ints(&[1, 1])),
-            ("strides", ints(&[1, 1])),
-            ("pads", ints(&[0; 4])),
-            ("dilations", ints(&[1, 1])),
+            ("dilations", ones()),
+            ("group", edge_ir::Attribute::Int(1)),
+            ("kernel_shape", ones()),
+            ("pads", edge_ir::Attribute::Ints(vec![0; 4])),
+            ("strides", ones()),
         ];
         let y = b.node("Conv", "up_blocks.0.conv1", &[x, w], &attributes).expect("a node");
         let z = b.node("Add", "up_blocks.0/Add", &[x, y], &[]).expect("a node");

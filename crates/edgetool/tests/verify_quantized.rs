@@ -138,7 +138,7 @@ fn layers_in_float_gain(sandbox: &Sandbox) {
             let gain = gains.iter().find(|gain| gain.name == "unet_output_sqnr_db").expect("the check");
             gain.after - gain.before
         };
-        assert!(gain(0) > 1.0 && gain(count - 1) >= gain(0), "{found:#?}");
+        assert!(gain(0) > 0.5 && gain(count - 1) >= gain(0), "{found:#?}");
         assert!(ran.stdout.contains("with conv_out in float (3 nodes): unet_output_sqnr_db 1 "), "{}", ran.stdout);
     }
     let (ran, _) = against("float", &["--float", "conv_inn"]);

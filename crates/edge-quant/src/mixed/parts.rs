@@ -119,7 +119,7 @@ fn block(module: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use edge_ir::{Attribute, Builder};
+    use edge_ir::Builder;
     use edge_spec::{Scheme, Target};
 
     use super::*;
@@ -141,18 +141,20 @@ mod tests {
         let x = b.input("x", DType::Float32, &[1, 2, 2, 2]);
         let w = b.floats("w", &[2, 2, 1, 1], &[0.5; 4]);
         let gain = b.floats("gain", &[2, 1, 1, 1], &[0.5; 2]);
-        let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
-        let conv = [
-            ("kernel_shape", ints(&[1, 1])),
-            ("strides", ints(&[1, 1])),
-            ("pads", ints(&[0; 4])),
-            ("dilations", ints(&[1, 1])),
-        ];
-        let group = [&conv[..], &[("group", Attribute::Int(2))]].concat();
-        let y = b.node("Conv", "a.resnets.0.norm1", &[x, gain], &group).expect("a node");
-        let y = b.node("Conv", "a.resnets.0.conv1", &[y, w], &conv).expect("a node");
+        let attributes = |group: i64| {
+            let ones = || edge_ir::Attribute::Ints(vec![1, 1]);
+            [
+                ("dilations", ones()),
+                ("group", edge_ir::Attribute::Int(group)),
+                ("kernel_shape", ones()),
+                ("pads", edge_ir::Attribute::Ints(vec![0; 4])),
+                ("strides", ones()),
+            ]
+        };
+        let y = b.node("Conv", "a.resnets.0.norm1", &[x, gain], &attributes(2)).expect("a node");
+        let y = b.node("Conv", "a.resnets.0.conv1", &[y, w], &attributes(1)).expect("a node");
         let y = b.node("Add", "a.resnets.0/Add", &[x, y], &[]).expect("a node");
-        let y = b.node("Conv", "a.attn2.to_q", &[y, w], &conv).expect("a node");
+        let y = b.node("Conv", "a.attn2.to_q", &[y, w], &attributes(1)).expect("a node");
         b.output("y", y);
         let graph = b.finish().expect("a graph");
         let precision = Target::find("qnn").expect("a target").precision.expect("a precision");

@@ -69,10 +69,12 @@ pub(crate) struct Sensitivity {
 }
 
 const EXAMPLES: &str = "Examples:
-  edgetool sensitivity edgefusion-qnn --precision w4a16 -o w4a16.yaml --only conv_out \\
-      --calibration recipes/shapes/prompts/calibration.txt --number 2
-  edgetool sensitivity edgefusion-qnn --precision w8a8 -o w8a8.yaml --only down_blocks.0 \\
-      --budget 1.5x --calibration recipes/shapes/prompts/calibration.txt --number 2";
+  edgetool sensitivity edgefusion-qnn --precision w4a16 --only conv_out \\
+      --calibration recipes/shapes/prompts/calibration.txt --number 2 \\
+      -o w4a16.yaml
+  edgetool sensitivity edgefusion-qnn --precision w8a8 --only down_blocks.0 \\
+      --calibration recipes/shapes/prompts/calibration.txt --number 2 \\
+      --budget 1.5x -o w8a8.yaml";
 
 /// What weights and activations may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
