@@ -20,7 +20,7 @@ use edge_spec::{
 use super::calibrate::{SharedInputs, lock};
 use super::copies::{self, directory};
 use super::model::Model;
-use super::repair::{Plan, usual};
+use super::repair::{Repairs, usual};
 use super::{fit, plan, sensitivity};
 use crate::cli::{Others, Quantize};
 use crate::staging::Staging;
@@ -44,7 +44,7 @@ struct Job<'a> {
     device: Option<String>,
     method: Method,
     statistics: Option<Known>,
-    plan: Plan,
+    repairs: Repairs,
     inputs: Option<Inputs>,
     chosen: Vec<String>,
     /// Factors of the scheduler's steps, where they are fitted.
@@ -80,7 +80,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     plan::check(&rules, &graphs)?;
     let mut settings = Settings::of(scheme, &precision, manifest.opset);
     settings.rules.extend(rules.iter().cloned());
-    let repairs = Plan::new(args, scheme)?;
+    let repairs = Repairs::new(args, scheme)?;
     let smoothed = repairs.smooth(args, &mut model, manifest, &chosen, &settings)?;
     let inputs = repairs.inputs(manifest, &chosen);
     let statistics = statistics(args, &model, manifest, scheme, &settings, &chosen, inputs.as_ref())?;
@@ -92,7 +92,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
         statistics,
-        plan: repairs,
+        repairs,
         inputs: inputs.map(|inputs| lock(&inputs).clone()),
         precision,
         rules,
@@ -255,7 +255,7 @@ impl Job<'_> {
                 components.extend_from_slice(parts);
                 continue;
             }
-            let mut shared = self.plan.weights(self.inputs.as_ref(), directory(&parts[0]));
+            let mut shared = self.repairs.weights(self.inputs.as_ref(), directory(&parts[0]));
             let mut done = Vec::new();
             for component in parts {
                 let graph = self.model.graph(&component.name)?;
@@ -281,7 +281,7 @@ impl Job<'_> {
             weights: "copy".into(),
             quantization: (!export).then(|| self.record()),
             repaired: if export {
-                Some(self.plan.record(self.scheme, &self.chosen))
+                Some(self.repairs.record(self.scheme, &self.chosen))
             } else {
                 self.manifest.repaired.clone()
             },
@@ -309,7 +309,7 @@ impl Job<'_> {
         {
             statistics.check_graph(name, &graph)?;
         }
-        let graph = self.plan.correct(graph, &self.settings, self.inputs.as_ref(), shared)?;
+        let graph = self.repairs.correct(graph, &self.settings, self.inputs.as_ref(), shared)?;
         if self.args.export_float {
             return Ok(Done { graph, encodings: Vec::new() });
         }
@@ -335,7 +335,7 @@ impl Job<'_> {
     fn fit(&self, fold: &Fold, prompts: &Path) -> Result<Vec<Fit>> {
         let prompts = sensitivity::prompts(prompts, self.args.number, FITTED)?;
         let folder = self.manifest.components.iter().find(|c| self.chosen.contains(&c.name)).map_or("", directory);
-        let shared = RefCell::new(self.plan.weights(self.inputs.as_ref(), folder));
+        let shared = RefCell::new(self.repairs.weights(self.inputs.as_ref(), folder));
         let form = |name: &str, fits: &[Fit]| {
             Ok(self.treat(name, self.model.graph(name)?, fits, &mut shared.borrow_mut())?.graph)
         };
@@ -365,8 +365,8 @@ impl Job<'_> {
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             rules: self.rules.clone(),
             scheduler: self.fits.iter().map(|fit| SchedulerFit { sample: fit.sample, output: fit.output }).collect(),
-            rounding: (self.scheme != Scheme::Fp16).then(|| self.plan.rounding()),
-            repairs: self.plan.repairs(),
+            rounding: (self.scheme != Scheme::Fp16).then(|| self.repairs.rounding()),
+            repairs: self.repairs.repairs(),
             components: self.chosen.clone(),
         }
     }

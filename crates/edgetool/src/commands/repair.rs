@@ -17,13 +17,13 @@ use crate::report;
 
 /// What is done.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct Repairs {
     rounding: Rounding,
     smooth: bool,
     bias: bool,
 }
 
-impl Plan {
+impl Repairs {
     /// What the arguments ask for, or what suits the scheme.
     ///
     /// # Errors
@@ -38,8 +38,8 @@ impl Plan {
         let rounding = args.rounding.unwrap_or(usual);
         let by_default = args.repair.is_empty() && seen;
         let has = |repair: Repair| args.repair.contains(&repair);
-        let plan = Self { rounding, smooth: has(Repair::Smooth), bias: has(Repair::Bias) || by_default };
-        if (plan.rounding.needs_products() || plan.smooth || plan.bias) && !seen {
+        let repairs = Self { rounding, smooth: has(Repair::Smooth), bias: has(Repair::Bias) || by_default };
+        if (repairs.rounding.needs_products() || repairs.smooth || repairs.bias) && !seen {
             let text = "nothing says what the layers read: ranges alone do not tell how to round and repair";
             return Err(report::with_hint(text, "name prompts with `--calibration FILE`, also beside `--statistics`"));
         }
@@ -49,15 +49,15 @@ impl Plan {
                 "name it alone, or name the others",
             ));
         }
-        if plan.smooth && args.statistics.is_some() {
+        if repairs.smooth && args.statistics.is_some() {
             let text = "`--repair smooth` changes what values tensors take: `--statistics` are of before";
             return Err(report::with_hint(text, "leave out `--statistics`: the prompts are drawn again"));
         }
-        if plan.rounding.needs_products() && args.export_float {
+        if repairs.rounding.needs_products() && args.export_float {
             let text = format!("`--export-float` leaves rounding to others, who do not round by {rounding}");
             return Err(report::with_hint(text, "name what they do: `--rounding min-max` or `nearest`"));
         }
-        Ok(plan)
+        Ok(repairs)
     }
 
     /// What is to be looked at in the networks that are quantized.
