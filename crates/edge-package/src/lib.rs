@@ -11,7 +11,9 @@ mod ports;
 mod readme;
 
 pub use assemble::{Assembled, Call, Floats, Played, Source, assemble, has_integers};
-pub use compile::{CompilerSaid, EmulatorSaid, FloatOperator, Refused, add_compiled, groups, refused, unasked};
+pub use compile::{
+    CompilerSaid, EmulatorSaid, FloatOperator, Refused, add_compiled, crashing, groups, refused, unasked,
+};
 pub use emit::{EMITTERS, Emission, Emitter, Job, Scripts, check, find};
 pub use error::{GateError, PackageError};
 pub use gate::{gate, model_files};
