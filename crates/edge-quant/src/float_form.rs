@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edge_ir::ops::quantize::{encoding, is_linear};
-use edge_ir::{Checked, Encoding, Graph, Node, Value, ValueId, View};
+use edge_ir::{Checked, DType, Encoding, Graph, Node, Value, ValueId, View};
 
 use crate::plan::is_move;
-use crate::{Encoded, Error};
+use crate::rules::Rule;
+use crate::{Encoded, Error, fold_casts};
 
-/// What the integers of a constant are called behind their `DequantizeLinear`.
-const NUMBERS: &str = "_dq";
+/// What a constant is called behind the `DequantizeLinear` of its integers, and in 16 bits of float.
+const SUFFIXES: &[&str] = &["_dq", "_float16"];
 
 /// A float graph with encodings.
 #[derive(Clone, Debug)]
@@ -30,16 +31,20 @@ pub struct FloatForm {
 /// # Errors
 /// If an output is nothing but integers of an input, or what comes out is no graph.
 pub fn float_form(quantized: &Checked<Graph>) -> Result<FloatForm, Error> {
+    let quantized = &fold_casts(quantized);
     let pairs = Pairs::new(quantized);
-    let mut new = Graph::clone(quantized);
+    let mut new = quantized.clone();
+    let halves = quantized.initializers().filter(|(_, v, _)| v.ty.dtype == DType::Float32).map(|(id, _, _)| id);
+    for id in halves.chain(pairs.weights.keys().copied()) {
+        let name = &quantized.value(id).name;
+        let own = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).filter(|own| !pairs.names.contains(own));
+        own.unwrap_or(name).clone_into(&mut new.value_mut(id).name);
+    }
     for (id, weight) in &pairs.weights {
-        let Value { name, ty, .. } = quantized.value(*id);
-        let own = name.strip_suffix(NUMBERS).filter(|own| !pairs.names.contains(own));
+        let Value { ty, .. } = quantized.value(*id);
         let data = quantized.value(weight.integers).data.as_ref();
         let numbers = data.and_then(|data| data.dequantize(&ty.shape, weight.encoding.clone()));
-        let value = new.value_mut(*id);
-        value.data = numbers;
-        own.unwrap_or(name).clone_into(&mut value.name);
+        new.value_mut(*id).data = numbers;
     }
     new.nodes.retain(|node| !node.outputs.iter().any(|id| pairs.is_border(*id)));
     for id in new.nodes.iter_mut().flat_map(|node| node.inputs.iter_mut().flatten()) {
@@ -193,19 +198,25 @@ fn listed(
 pub(crate) fn floats(graph: &Graph, encoded: &[Encoded]) -> Vec<Encoded> {
     let mut seen: BTreeSet<&str> = encoded.iter().map(|e| e.tensor.as_str()).collect();
     let mut left = Vec::new();
-    let ids = graph.nodes.iter().flat_map(|node| node.inputs.iter().flatten().chain(&node.outputs));
-    for id in graph.inputs.iter().chain(ids) {
-        let Value { name, ty, data } = graph.value(*id);
+    let mut add = |id: ValueId| {
+        let Value { name, ty, data } = graph.value(id);
         if ty.dtype.is_float() && seen.insert(name) {
             left.push(Encoded { tensor: name.clone(), is_weight: data.is_some(), encoding: None });
         }
+    };
+    graph.inputs.iter().for_each(|id| add(*id));
+    for node in &graph.nodes {
+        // The factors of a Resize and the like are no numbers to compute with.
+        let counts = |place: usize| Rule::of(node).is_none_or(|rule| rule.operand(graph, node, place).is_some());
+        let read = node.inputs.iter().enumerate().filter(|(place, _)| counts(*place));
+        read.filter_map(|(_, id)| *id).chain(node.outputs.iter().copied()).for_each(&mut add);
     }
     left
 }
 
 #[cfg(test)]
 mod tests {
-    use edge_ir::{Attribute, Builder, DType, Data};
+    use edge_ir::{Attribute, Builder, Data};
 
     use super::*;
     use crate::{Quantized, Range, Settings, SharedWeights, quantize};

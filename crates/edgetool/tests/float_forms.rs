@@ -211,3 +211,32 @@ fn a_bundle_with_float_forms_is_a_bundle() {
         "{said}"
     );
 }
+
+/// What a plan leaves in float is marked so, under the name of the training code, and has the numbers of its 16 bits.
+#[test]
+fn layers_in_float_are_marked() {
+    let sandbox = Sandbox::new();
+    let options = ["--target", "qnn", "--fold", "per-step", "--dtype", "float32"];
+    sandbox.convert("tests/fixtures/edgefusion", "float", &options);
+    let plan = "schema: precision-plan/v1\nscheme: w8a16\nrules: [{of: conv_out, weights: float16}]\n";
+    fs::write(sandbox.path("plan.yaml"), plan).unwrap();
+    let quantize = ["quantize", "float", "--plan", "plan.yaml", "--calibration", CALIBRATION, "--number", "2"];
+    sandbox.ok(&[&quantize[..], &["--encodings", "1.0.0", "-o", "model"]].concat());
+    sandbox.run(&["verify", "model", "--against", "float", "--limit", "2", "--quiet"]);
+    sandbox.edit_json("model/report.json", |fields| drop(fields.insert("verdict".into(), "pass".into())));
+    sandbox.ok(&["package", "model", "--target", "qnn", "--with-float", "-o", "b.zip", "--quiet"]);
+    sandbox.ok(&["bundle", "extract", "b.zip", "-o", "x"]);
+    let old = json(&sandbox, "x/qnn/encodings-0.6.1/unet_step_0.json");
+    assert_eq!(old["param_encodings"]["conv_out_weight"], serde_json::json!([{"bitwidth": 16, "dtype": "float"}]));
+    for file in ["x/qnn/encodings-1.0.0/unet_step_0.json", "model/encodings-1.0.0/unet_step_0.json"] {
+        let encodings = json(&sandbox, file);
+        let all = encodings["param_encodings"].as_array().unwrap();
+        let floats: BTreeSet<_> =
+            all.iter().filter(|e| e["dtype"] == "FLOAT").map(|e| e["name"].as_str().unwrap()).collect();
+        assert_eq!(floats, BTreeSet::from(["conv_out_bias", "conv_out_weight"]), "{file}");
+    }
+    let float = graph(&sandbox, "x/qnn/float/unet/step_0.onnx");
+    let weight = float.values().find(|(_, v)| v.name == "conv_out_weight").unwrap().1.clone();
+    let numbers = weight.data.unwrap().to_f32s();
+    assert!(numbers.iter().all(|n| half::f16::from_f32(*n).to_f32().to_bits() == n.to_bits()));
+}
