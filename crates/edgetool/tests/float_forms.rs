@@ -40,9 +40,23 @@ fn graph(sandbox: &Sandbox, file: &str) -> Checked<Graph> {
 }
 
 #[test]
-fn encodings_and_float_graph_belong_together() {
+fn steps_of_newer_devices_share_float_weights() {
     let sandbox = packed("sm8650");
-    let listed: BTreeSet<String> = json(&sandbox, "x/manifest.json")["files"]
+    encodings_and_float_graph_belong_together(&sandbox);
+    integers_come_again(&sandbox, "unet/step_1.onnx");
+    the_float_graph_computes_what_the_integers_do_nearly(&sandbox);
+    the_script_calls_the_sdk_with_files_that_are_there(&sandbox);
+}
+
+#[test]
+fn steps_of_older_devices_have_float_weights_of_their_own() {
+    let sandbox = packed("sm8450");
+    integers_come_again(&sandbox, "unet_step_1/step_1.onnx");
+    a_bundle_with_float_forms_is_a_bundle(&sandbox);
+}
+
+fn encodings_and_float_graph_belong_together(sandbox: &Sandbox) {
+    let listed: BTreeSet<String> = json(sandbox, "x/manifest.json")["files"]
         .as_array()
         .unwrap()
         .iter()
@@ -50,14 +64,14 @@ fn encodings_and_float_graph_belong_together() {
         .collect();
     for step in ["step_0", "step_1"] {
         let name = format!("unet_{step}");
-        let float = graph(&sandbox, &format!("x/qnn/float/unet/{step}.onnx"));
+        let float = graph(sandbox, &format!("x/qnn/float/unet/{step}.onnx"));
         assert!(!edge_package::has_integers(&float));
         let of = |graph: &Graph| graph.values().map(|(_, v)| v.name.clone()).collect::<BTreeSet<_>>();
-        let (tensors, before) = (of(&float), of(&graph(&sandbox, &format!("float/unet/{step}.onnx"))));
+        let (tensors, before) = (of(&float), of(&graph(sandbox, &format!("float/unet/{step}.onnx"))));
         for version in ["0.6.1", "1.0.0"] {
             let file = format!("qnn/encodings-{version}/{name}.json");
             assert!(listed.contains(&file), "{file}");
-            let encodings = json(&sandbox, &format!("x/{file}"));
+            let encodings = json(sandbox, &format!("x/{file}"));
             assert_eq!(encodings["version"], version);
             let names: BTreeSet<String> = ["activation_encodings", "param_encodings"]
                 .iter()
@@ -93,35 +107,28 @@ fn encodings_and_float_graph_belong_together() {
 }
 
 /// The nearest integers of the float graph's weights, by the encodings, are the integers that were verified.
-#[test]
-fn integers_come_again() {
-    for (device, file) in [("sm8650", "unet/step_1.onnx"), ("sm8450", "unet_step_1/step_1.onnx")] {
-        let sandbox = packed(device);
-        let float = graph(&sandbox, &format!("x/qnn/float/{file}"));
-        let integers = graph(&sandbox, "x/model/unet/step_1.onnx");
-        let encodings = json(&sandbox, "x/qnn/encodings-1.0.0/unet_step_1.json");
-        let mut compared = 0;
-        for entry in encodings["param_encodings"].as_array().unwrap().iter().filter(|e| e["enc_type"] == "PER_CHANNEL")
-        {
-            let name = entry["name"].as_str().unwrap();
-            let find = |graph: &Graph, name: &str| graph.values().find(|(_, v)| v.name == name).map(|(_, v)| v.clone());
-            let (weight, stored) = (find(&float, name).unwrap(), find(&integers, &format!("{name}_q")).unwrap());
-            let scales: Vec<f32> = serde_json::from_value(entry["scale"].clone()).unwrap();
-            let axis = weight.ty.shape.iter().position(|d| *d == scales.len()).unwrap();
-            assert_eq!(entry["bw"].as_u64().unwrap(), 8 * stored.ty.dtype.bytes(1));
-            let code = Encoding::symmetric(stored.ty.dtype, Granularity::Axis(axis), scales);
-            let again = weight.data.unwrap().quantize(&weight.ty.shape, code).unwrap();
-            assert!(again.bytes() == stored.data.unwrap().bytes(), "{device}: {name}");
-            compared += 1;
-        }
-        assert!(compared > 40, "{compared}");
+fn integers_come_again(sandbox: &Sandbox, file: &str) {
+    let float = graph(sandbox, &format!("x/qnn/float/{file}"));
+    let integers = graph(sandbox, "x/model/unet/step_1.onnx");
+    let encodings = json(sandbox, "x/qnn/encodings-1.0.0/unet_step_1.json");
+    let mut compared = 0;
+    for entry in encodings["param_encodings"].as_array().unwrap().iter().filter(|e| e["enc_type"] == "PER_CHANNEL") {
+        let name = entry["name"].as_str().unwrap();
+        let find = |graph: &Graph, name: &str| graph.values().find(|(_, v)| v.name == name).map(|(_, v)| v.clone());
+        let (weight, stored) = (find(&float, name).unwrap(), find(&integers, &format!("{name}_q")).unwrap());
+        let scales: Vec<f32> = serde_json::from_value(entry["scale"].clone()).unwrap();
+        let axis = weight.ty.shape.iter().position(|d| *d == scales.len()).unwrap();
+        assert_eq!(entry["bw"].as_u64().unwrap(), 8 * stored.ty.dtype.bytes(1));
+        let code = Encoding::symmetric(stored.ty.dtype, Granularity::Axis(axis), scales);
+        let again = weight.data.unwrap().quantize(&weight.ty.shape, code).unwrap();
+        assert!(again.bytes() == stored.data.unwrap().bytes(), "{file}: {name}");
+        compared += 1;
     }
+    assert!(compared > 40, "{compared}");
 }
 
-#[test]
-fn the_float_graph_computes_what_the_integers_do_nearly() {
-    let sandbox = packed("sm8650");
-    let golden = json(&sandbox, "x/manifest.json")["golden"]["runs"][1].clone();
+fn the_float_graph_computes_what_the_integers_do_nearly(sandbox: &Sandbox) {
+    let golden = json(sandbox, "x/manifest.json")["golden"]["runs"][1].clone();
     assert_eq!(golden["component"], "unet_step_0");
     let tensor = |port: &Value| {
         let shape = port["shape"].as_array().unwrap().iter().map(|d| usize::try_from(d.as_u64().unwrap()).unwrap());
@@ -136,9 +143,7 @@ fn the_float_graph_computes_what_the_integers_do_nearly() {
     assert!(far > 0.0 && far < 0.05, "{far}");
 }
 
-#[test]
-fn the_script_calls_the_sdk_with_files_that_are_there() {
-    let sandbox = packed("sm8650");
+fn the_script_calls_the_sdk_with_files_that_are_there(sandbox: &Sandbox) {
     let bin = sandbox.path("sdk/bin/x86_64-linux-clang");
     fs::create_dir_all(&bin).unwrap();
     // Says what it was called with, fails if a file that it should read is not there, and makes what it should write.
@@ -183,9 +188,7 @@ fn the_script_calls_the_sdk_with_files_that_are_there() {
     assert!(run(&[("CALIBRATE", "1")]).contains("--input_list qnn/inputs/vae_decoder.txt"));
 }
 
-#[test]
-fn a_bundle_with_float_forms_is_a_bundle() {
-    let sandbox = packed("sm8450");
+fn a_bundle_with_float_forms_is_a_bundle(sandbox: &Sandbox) {
     let package = ["package", "model", "--target", "qnn/sm8450", "--with-float", "--quiet"];
     sandbox.ok(&[&package[..], &["-o", "c.zip", "--threads", "1"]].concat());
     let bytes = fs::read(sandbox.path("b.zip")).unwrap();
