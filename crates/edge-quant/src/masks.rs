@@ -20,7 +20,9 @@ pub(crate) fn masks(graph: &Graph, dtype: DType, ranges: Ranges<'_>) -> BTreeMap
     let mut sums: BTreeMap<ValueId, Vec<(ValueId, Range)>> = BTreeMap::new();
     for (mask, value, data) in graph.initializers() {
         let all = &readers[graph.index_of(mask)];
-        let is_mask = value.ty.dtype == DType::Float32 && !all.is_empty() && least(data) <= MASKED;
+        // Weights are not read to find out: a mask is no part of a checkpoint.
+        let may_be = value.ty.dtype == DType::Float32 && !data.is_streamed() && !all.is_empty();
+        let is_mask = may_be && all.iter().all(|i| graph.nodes[*i].op.name == "Add") && least(data) <= MASKED;
         let sum = |index: &usize| {
             let node = &graph.nodes[*index];
             let [Some(a), Some(b)] = node.inputs[..] else { return None };
@@ -28,7 +30,7 @@ pub(crate) fn masks(graph: &Graph, dtype: DType, ranges: Ranges<'_>) -> BTreeMap
             let to = *node.outputs.first()?;
             let hides = readers[graph.index_of(to)].iter().all(|i| graph.nodes[*i].op.name == "Softmax");
             let alone = hides && !graph.outputs.contains(&to) && !readers[graph.index_of(to)].is_empty();
-            Some((to, ranges(&graph.value(scores).name, dtype)?)).filter(|_| node.op.name == "Add" && alone)
+            Some((to, ranges(&graph.value(scores).name, dtype)?)).filter(|_| alone)
         };
         if is_mask && let Some(found) = all.iter().map(sum).collect::<Option<Vec<_>>>() {
             sums.insert(mask, found);
