@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edge_ir::encoding::pack;
+use edge_ir::encoding::{limits, pack};
 use edge_ir::ops::{find, quantize::MICROSOFT};
 use edge_ir::{Attribute, Checked, DType, Data, Encoding, Granularity, Graph, Node, TensorType, Value, ValueId};
 
@@ -226,10 +226,21 @@ impl Writer<'_, '_> {
         let scheme = self.settings.weight_of(node, &ty.shape, axis).filter(|_| ty.dtype == DType::Float32);
         let (Some(scheme), Some(data)) = (scheme, data) else { return Ok((self.read(id), None)) };
         let least = input.and_then(|input| self.least_scales(node, input));
-        let least = least.filter(|_| scheme.block.is_none());
+        let mut least = least.filter(|_| scheme.block.is_none());
+        let wide = activations.is_some_and(|ty| ty.bytes(1) == 2);
+        let is_many = |most: u32| node.int("group", 1) > i64::from(most);
+        let one_scale = wide && self.settings.depthwise_scales.is_some_and(is_many);
+        if one_scale {
+            let scale = common_scale(&data, scheme.dtype, least.as_deref().unwrap_or_default());
+            least = Some(vec![scale; ty.shape[axis]]);
+        }
         let found = self.shared.encode(&name, &data, &ty, scheme, least.as_deref());
         let Found { encoding, integers, other } = found.ok_or_else(|| self.not_finite(id))?;
-        let wide = activations.is_some_and(|ty| ty.bytes(1) == 2);
+        let encoding = if one_scale {
+            Encoding::symmetric(encoding.dtype, Granularity::Tensor, vec![encoding.scales[0]])
+        } else {
+            encoding
+        };
         let encoding = match (input, self.settings.multiplier_bits.filter(|_| wide)) {
             (Some(input), Some(bits)) => self.exact_multipliers(node, encoding, input, bits),
             _ => encoding,
@@ -452,6 +463,15 @@ impl Writer<'_, '_> {
     }
 }
 
+/// A scale for all numbers, and no less than any of `least`.
+fn common_scale(data: &Data, dtype: DType, least: &[f32]) -> f32 {
+    let (_, high) = limits(dtype).unwrap_or((0, 127));
+    let most = data.to_f32s().iter().fold(0.0_f32, |most, number| most.max(number.abs()));
+    #[expect(clippy::cast_precision_loss, reason = "16 bits at most")]
+    let own = most / high as f32;
+    least.iter().copied().fold(own, f32::max)
+}
+
 /// The nearest number with so many significant bits.
 fn significant(number: f64, bits: u32) -> f64 {
     let dropped = f64::MANTISSA_DIGITS.saturating_sub(bits.max(1));
@@ -475,27 +495,63 @@ mod tests {
         }
     }
 
+    fn attributes(group: i64) -> [(&'static str, Attribute); 5] {
+        let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+        [
+            ("kernel_shape", ints(&[1, 1])),
+            ("pads", ints(&[0; 4])),
+            ("strides", ints(&[1, 1])),
+            ("dilations", ints(&[1, 1])),
+            ("group", Attribute::Int(group)),
+        ]
+    }
+
     /// One convolution with a bias, quantized for a device whose factors have so many bits.
     fn convolution(bits: Option<u32>) -> Quantized {
         let mut b = Builder::new("g");
         let x = b.input("x", DType::Float32, &[1, 1, 2, 2]);
         let w = b.floats("w", &[3, 1, 1, 1], &[0.7, -1.1, 0.013]);
         let bias = b.floats("b", &[3], &[0.1, 0.2, -0.3]);
-        let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
-        let attributes = [
-            ("kernel_shape", ints(&[1, 1])),
-            ("pads", ints(&[0; 4])),
-            ("strides", ints(&[1, 1])),
-            ("dilations", ints(&[1, 1])),
-            ("group", Attribute::Int(1)),
-        ];
-        let y = b.node("Conv", "conv", &[x, w, bias], &attributes).unwrap();
+        let y = b.node("Conv", "conv", &[x, w, bias], &attributes(1)).unwrap();
         b.output("y", y);
         let target = edge_spec::Target::find("qnn").unwrap();
         let precision = edge_spec::Precision { multiplier_bits_16: bits, ..target.precision.unwrap() };
         let settings = Settings::of(edge_spec::Scheme::W8a16, &precision, 21);
         let range = |_: &str, _: DType| Some(Range { min: -2.1, max: 3.7 });
         quantize(&b.finish().unwrap(), &settings, &range, &mut SharedWeights::default()).unwrap()
+    }
+
+    #[test]
+    fn a_wide_depthwise_convolution_has_one_scale() {
+        let quantized = |most| {
+            let mut b = Builder::new("g");
+            let x = b.input("x", DType::Float32, &[1, 3, 2, 2]);
+            let w = b.floats("w", &[3, 1, 1, 1], &[0.5, -1.27, 0.01]);
+            let bias = b.floats("b", &[3], &[0.1, 0.2, -0.3]);
+            let y = b.node("Conv", "conv", &[x, w, bias], &attributes(3)).unwrap();
+            b.output("y", y);
+            let target = edge_spec::Target::find("qnn").unwrap();
+            let precision = edge_spec::Precision {
+                depthwise_16: None,
+                depthwise_scales_16: Some(most),
+                ..target.precision.unwrap()
+            };
+            let settings = Settings::of(edge_spec::Scheme::W8a16, &precision, 21);
+            let range = |_: &str, _: DType| Some(Range { min: -2.1, max: 3.7 });
+            quantize(&b.finish().unwrap(), &settings, &range, &mut SharedWeights::default()).unwrap()
+        };
+        let code = |quantized: &Quantized, tensor: &str| {
+            quantized.encodings.iter().find(|e| e.tensor == tensor).unwrap().encoding.clone().unwrap()
+        };
+        assert_eq!(code(&quantized(3), "w").scales.len(), 3);
+        let one = quantized(2);
+        assert_eq!(
+            (code(&one, "w").scales.to_vec(), code(&one, "w").granularity),
+            (vec![1.27 / 127.0], Granularity::Tensor)
+        );
+        assert_eq!(code(&one, "b").granularity, Granularity::Tensor);
+        let integers = one.graph.values().find(|(_, v)| v.name == "w_q").unwrap().1.data.clone().unwrap();
+        assert_eq!(integers.bytes().iter().map(|b| b.cast_signed()).collect::<Vec<_>>(), [50, -127, 1]);
     }
 
     #[test]

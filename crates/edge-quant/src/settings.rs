@@ -31,6 +31,8 @@ pub struct Settings {
     pub second: Option<DType>,
     /// Type of the weights of depthwise convolutions between activations of 16 bits, if it is another.
     pub depthwise: Option<DType>,
+    /// Channels up to which such a convolution has a scale for each, if there is a limit; beyond, it has one.
+    pub depthwise_scales: Option<u32>,
     /// Significant bits of the factors that make integers of 16 bits of a layer's sums, if they are few.
     pub multiplier_bits: Option<u32>,
     /// Types of gains, by operator.
@@ -67,6 +69,7 @@ impl Settings {
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             depthwise: precision.depthwise_16.and_then(dtype),
+            depthwise_scales: precision.depthwise_scales_16,
             multiplier_bits: precision.multiplier_bits_16,
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
             rules,

@@ -35,6 +35,10 @@ pub struct Precision {
     /// Type of the weights of depthwise convolutions between activations of 16 bits; as others' if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depthwise_16: Option<Integer>,
+    /// Channels up to which a depthwise convolution between activations of 16 bits has a scale for each; one of more has one
+    /// scale. All have one for each if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depthwise_scales_16: Option<u32>,
     /// Significant bits of the factors by which a layer's sums become integers of 16 bits again, one for each output channel;
     /// exact enough if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +65,9 @@ pub struct Exception {
     /// In the place of [`Precision::depthwise_16`], if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depthwise_16: Option<Integer>,
+    /// In the place of [`Precision::depthwise_scales_16`], if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depthwise_scales_16: Option<u32>,
     /// In the place of [`Precision::multiplier_bits_16`], if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier_bits_16: Option<u32>,
@@ -159,6 +166,7 @@ impl Precision {
         for exception in self.exceptions.iter().filter(|e| value(&e.fact).is_some_and(|v| v < e.below)) {
             precision.matmul_second_16 = exception.matmul_second_16.or(precision.matmul_second_16);
             precision.depthwise_16 = exception.depthwise_16.or(precision.depthwise_16);
+            precision.depthwise_scales_16 = exception.depthwise_scales_16.or(precision.depthwise_scales_16);
             precision.multiplier_bits_16 = exception.multiplier_bits_16.or(precision.multiplier_bits_16);
             precision.gains.extend(exception.gains.clone());
         }

@@ -209,7 +209,7 @@ fn suspected(error: anyhow::Error, graph: Option<&Checked<edge_ir::Graph>>) -> a
     let named = |node: &&str| format!("\n  `{node}`");
     let hint = format!(
         "it is known to crash at depthwise convolutions of so many channels with int8 weights, which \
-         `depthwise_16: int16` in the target avoids:{}{}",
+         `depthwise_16: int16` or `depthwise_scales_16: 256` in the target avoids:{}{}",
         nodes.iter().take(NAMED).map(named).collect::<String>(),
         more(nodes.len())
     );
