@@ -16,7 +16,7 @@ pub(crate) use build::Build;
 pub(crate) use compile::{Compile, Compiler};
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
-pub(crate) use sensitivity::{Budget, Sensitivity};
+pub(crate) use sensitivity::{Budget, By, Sensitivity};
 pub(crate) use verify::{Executor, Verify};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.

@@ -31,6 +31,10 @@ pub(super) struct Forms<'a> {
     pub(super) load: &'a LoadForm<'a>,
     /// Whether pictures are wanted, or the latents alone.
     pub(super) pictures: &'a (dyn Fn(usize) -> bool + Sync),
+    /// Those that are measured.
+    pub(super) numbers: &'a [usize],
+    /// How many of the prompts are drawn with each.
+    pub(super) prompts: usize,
 }
 
 /// A model, what it is asked for, and what it drew in float.
@@ -106,12 +110,13 @@ impl<'a> Bench<'a> {
         let held = held.map(|name| Ok((name.clone(), Session::load(&model.graph(&name)?)?.loaded())));
         let held = held.collect::<Result<_>>()?;
         let mut bench = Self { model, sampling, tokenizer, requests, noise, held, float: Vec::new() };
-        bench.float = bench.draw(float, true)?;
+        bench.float = bench.draw(float, true, usize::MAX)?;
         Ok(bench)
     }
 
-    /// Draws with these networks in the place of those that change: pictures, or the latents alone.
-    pub(crate) fn draw(&self, form: Load<'_>, pictures: bool) -> Result<Vec<Drawn>> {
+    /// Draws with these networks in the place of those that change: pictures, or the latents alone, of the first prompts.
+    pub(crate) fn draw(&self, form: Load<'_>, pictures: bool, most: usize) -> Result<Vec<Drawn>> {
+        let requests = &self.requests[..most.min(self.requests.len())];
         let graphs = self.model.graphs();
         let sampler = Sampler {
             graphs: &graphs,
@@ -128,14 +133,14 @@ impl<'a> Bench<'a> {
         };
         let mut drawn = Vec::new();
         if pictures {
-            sampler.draw_on(&load, &self.requests, &mut |_| (), &mut |_, pictures, trace| {
+            sampler.draw_on(&load, requests, &mut |_| (), &mut |_, pictures, trace| {
                 let picture = pictures.into_iter().next();
                 let picture =
                     picture.map(|p| Pixels { width: p.width as usize, height: p.height as usize, rgb: p.rgb });
                 drawn.push(Drawn { latents: latents(&trace), picture });
             })?;
         } else {
-            let traces = sampler.denoise_on(&load, &self.requests, &mut |_| ())?;
+            let traces = sampler.denoise_on(&load, requests, &mut |_| ())?;
             drawn.extend(traces.iter().map(|trace| Drawn { latents: latents(trace), picture: None }));
         }
         let missing = drawn.iter().any(|drawn| drawn.latents.is_empty());
@@ -174,27 +179,19 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The effects of many forms, several at a time. `done` hears how many there are so far.
-    pub(super) fn effects(
-        &self,
-        count: usize,
-        bytes: u64,
-        forms: &Forms<'_>,
-        done: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Effect>> {
+    /// The effects of forms, several at a time. `done` hears how many there are so far.
+    pub(super) fn effects(&self, bytes: u64, forms: &Forms<'_>, done: &(dyn Fn(usize) + Sync)) -> Result<Vec<Effect>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let fit = usize::try_from(MEMORY / bytes.max(1)).unwrap_or(cores);
         let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let found: Mutex<BTreeMap<usize, Result<Effect>>> = Mutex::default();
         let work = || loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return;
-            }
-            let drawn = self.draw(&|name| (forms.load)(index, name), (forms.pictures)(index));
+            let Some(&form) = forms.numbers.get(index) else { return };
+            let drawn = self.draw(&|name| (forms.load)(form, name), (forms.pictures)(form), forms.prompts);
             let effect = drawn.map(|drawn| self.effect(&drawn));
             if effect.is_err() {
-                next.store(count, Ordering::Relaxed);
+                next.store(forms.numbers.len(), Ordering::Relaxed);
             }
             found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, effect);
             done(ended.fetch_add(1, Ordering::Relaxed) + 1);
@@ -202,7 +199,7 @@ impl<'a> Bench<'a> {
         std::thread::scope(|scope| (0..cores.min(fit).max(1)).for_each(|_| drop(scope.spawn(work))));
         let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let effects = found.into_values().collect::<Result<Vec<_>>>()?;
-        ensure!(effects.len() == count, "a measurement did not end");
+        ensure!(effects.len() == forms.numbers.len(), "a measurement did not end");
         Ok(effects)
     }
 

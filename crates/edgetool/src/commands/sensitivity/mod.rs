@@ -15,14 +15,14 @@ use edge_ir::{Checked, DType, Graph};
 use edge_quant::Settings;
 use edge_quant::calibration::{self, Statistics};
 use edge_quant::mixed::Role;
-use edge_spec::{ActivationType, Manifest, Precision, PrecisionPlan, PrecisionRule, Scheme, Target, WeightType};
+use edge_spec::{ActivationType, Manifest, Precision, PrecisionPlan, PrecisionRule, Scheme, Speed, Target, WeightType};
 
 use super::calibrate::{SharedInputs, lock};
 use super::copies::directory;
 use super::model::Model;
 use super::repair::Repairs;
 use super::{plan, quantize};
-use crate::cli::Sensitivity;
+use crate::cli::{Budget, By, Sensitivity};
 use crate::report;
 use crate::staging::Staging;
 
@@ -53,6 +53,7 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
     let output = Staging::file(&args.output)?;
     let settings = Settings::of(scheme, &precision, manifest.opset);
     let types = Types::new(args, scheme, &precision, &target)?;
+    let speed = speed(args, &target)?;
     let repairs = Repairs::usual(args.rounding);
     let inputs = repairs.inputs(manifest, &chosen);
     let statistics = statistics(args, &model, &settings, &types, &chosen, inputs.as_ref())?;
@@ -78,6 +79,7 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
         args,
         scheme,
         settings,
+        speed,
         statistics,
         repairs,
         inputs: inputs.as_ref(),
@@ -102,7 +104,7 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
     output.commit()?;
     if !args.quiet {
         report::say(format!("wrote `{}`", args.output.display()));
-        page::lines(&measured, &picked, effect).into_iter().for_each(report::say);
+        page::lines(&study, &measured, &picked, effect).into_iter().for_each(report::say);
     }
     Ok(())
 }
@@ -144,6 +146,23 @@ impl Types {
 
     fn of(&self, role: Role) -> &[Option<DType>] {
         if role == Role::Weights { &self.weights } else { &self.activations }
+    }
+}
+
+/// What estimates of time follow from, if that is what types cost.
+fn speed(args: &Sensitivity, target: &Target) -> Result<Option<Speed>> {
+    let by_time = args.by == By::Time || matches!(args.budget, Some(Budget::Time(_)));
+    if args.by == By::Time && matches!(args.budget, Some(Budget::Bytes(_))) {
+        let text = "`--by time` has a budget of bytes".to_owned();
+        return Err(report::with_hint(text, "say it as a time, as 8ms, or in times of the scheme, as 1.2x"));
+    }
+    match &target.speed {
+        _ if !by_time => Ok(None),
+        Some(speed) => Ok(Some(speed.clone())),
+        None => {
+            let text = format!("target `{}` has no estimates of time", target.name);
+            Err(report::with_hint(text, "give its file the figures of `speed`, or say the budget in bytes"))
+        }
     }
 }
 

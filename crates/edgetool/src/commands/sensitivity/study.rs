@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, bail};
 use edge_ir::{Checked, DType, Executor, Graph};
 use edge_quant::calibration::{Method, Statistics};
-use edge_quant::mixed::{Menu, Offer, Part, Role, parts, path, within};
+use edge_quant::mixed::{self, Menu, Offer, Part, Role, parts, path, within};
 use edge_quant::{Inputs, Range, Settings, SharedWeights, fold_casts};
-use edge_spec::{PrecisionRule, Scheme, WeightType};
+use edge_spec::{PrecisionRule, Scheme, Speed, WeightType};
 
 use super::super::calibrate::lock;
 use super::super::quantize;
 use super::super::repair::Repairs;
-use super::bench::{Bench, Effect, Forms, decibels, loaded};
+use super::bench::{Bench, Drawn, Effect, Forms, decibels, loaded};
 use super::chain::{Chain, Network};
 use super::{Types, page};
 use crate::cli::{Budget, Sensitivity};
@@ -21,11 +21,17 @@ use crate::report;
 
 /// The budget if nothing is said.
 const BUDGET: Budget = Budget::Times(1.1);
+/// Prompts that all forms are drawn with first.
+const FEW: usize = 2;
+/// A form that loses less of what the scheme loses is drawn with no more prompts.
+const HARMLESS: f64 = 0.01;
 
 /// A part, its types, and what each of them costs when all else is in float.
 pub(super) struct Row {
     pub(super) part: Part,
     pub(super) types: Vec<Option<DType>>,
+    /// What each of them takes: bytes, or picoseconds beside what the fastest plan takes.
+    costs: Vec<u64>,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -43,6 +49,8 @@ pub(super) struct Study<'a> {
     pub(super) args: &'a Sensitivity,
     pub(super) scheme: Scheme,
     pub(super) settings: Settings,
+    /// What estimates of time follow from, if types cost time.
+    pub(super) speed: Option<Speed>,
     pub(super) statistics: Option<Statistics>,
     /// What `quantize` does to weights and biases.
     pub(super) repairs: Repairs,
@@ -83,7 +91,8 @@ impl Study<'_> {
                     if !types.contains(&part.base) {
                         types.push(part.base);
                     }
-                    rows.push(Row { part, types, effects: Vec::new() });
+                    let costs = types.iter().map(|ty| part.bytes(*ty)).collect();
+                    rows.push(Row { part, types, costs, effects: Vec::new() });
                 }
             }
         }
@@ -93,30 +102,68 @@ impl Study<'_> {
                 "name two types or more with `--weights` or `--activations`, and parts that there are with `--only`";
             return Err(report::with_hint(text, hint));
         }
-        let least = |row: &Row| row.types.iter().map(|ty| row.part.bytes(*ty)).min().unwrap_or_default();
-        let (least, budget) = (rows.iter().map(least).sum::<u64>(), self.budget(&rows));
+        if let Some(speed) = &self.speed {
+            self.take_time(&mut rows, speed);
+        }
+        let least = rows.iter().map(|row| row.costs.iter().min().copied().unwrap_or_default()).sum::<u64>();
+        let budget = self.budget(&rows);
         if least > budget {
-            let (budget, least) = (budget / 1024, least.div_ceil(1024));
-            bail!("a budget of {budget} KiB is too small: the narrowest types take {least} KiB");
+            let [budget, least] = [budget, least].map(|cost| self.cost(cost));
+            bail!("a budget of {budget} is too small: the narrowest types take {least}");
         }
         Ok(rows)
     }
 
-    /// Bytes that weights and activations may take.
+    /// What types cost in estimated time: what a run takes more with each of them, all else as in the scheme. The rest of
+    /// the run stands with the first row, so that costs add up to the whole.
+    fn take_time(&self, rows: &mut [Row], speed: &Speed) {
+        let graphs: Vec<Graph> = self.graphs.values().map(|graph| fold_casts(graph)).collect();
+        let time =
+            |settings: &Settings| graphs.iter().map(|graph| mixed::estimate(graph, settings, speed)).sum::<f64>();
+        let scheme = time(&self.settings);
+        let mut rest = scheme;
+        for row in &mut *rows {
+            let more = |ty: &Option<DType>| {
+                let mut settings = self.settings.clone();
+                settings.rules.push(row.part.rule(*ty));
+                time(&settings) - scheme
+            };
+            let times: Vec<f64> = row.types.iter().map(more).collect();
+            let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+            rest += least;
+            row.costs = times.iter().map(|time| whole(time - least)).collect();
+        }
+        for cost in rows.first_mut().into_iter().flat_map(|row| &mut row.costs) {
+            *cost += whole(rest);
+        }
+    }
+
+    /// What a plan may take.
     fn budget(&self, rows: &[Row]) -> u64 {
         let args = self.args;
         let aims = args.sqnr.is_some() || args.conditioning.is_some();
+        let scheme = rows.iter().map(|row| row.costs[row.at(row.part.base)]).sum::<u64>();
         match args.budget.or((!aims).then_some(BUDGET)) {
             None => u64::MAX,
-            Some(Budget::Bytes(bytes)) => bytes,
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_precision_loss,
-                clippy::cast_sign_loss,
-                reason = "sizes"
-            )]
-            Some(Budget::Times(times)) => (page::base(rows) as f64 * times) as u64,
+            Some(Budget::Bytes(cost) | Budget::Time(cost)) => cost,
+            #[expect(clippy::cast_precision_loss, reason = "a budget")]
+            Some(Budget::Times(times)) => whole(scheme as f64 * times),
         }
+    }
+
+    /// A cost in words.
+    #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+    pub(super) fn cost(&self, cost: u64) -> String {
+        match self.speed {
+            Some(_) => format!("{:.3} ms", cost as f64 / 1e9),
+            None => format!("{} KiB", cost.div_ceil(1024)),
+        }
+    }
+
+    /// What a plan takes by estimate, if types cost time, in words that follow others.
+    pub(super) fn estimate(&self, rows: &[Row], picked: &[usize]) -> String {
+        let all = rows.iter().zip(picked).map(|(row, index)| row.costs[*index]).sum();
+        self.speed.as_ref().map_or(String::new(), |_| format!(", estimated to take {}", self.cost(all)))
     }
 
     /// Quantizes each part alone.
@@ -124,17 +171,30 @@ impl Study<'_> {
         let forms: Vec<(usize, usize)> =
             rows.iter().enumerate().flat_map(|(r, row)| (0..row.types.len()).map(move |t| (r, t))).collect();
         let bar = report::progress_bar(self.args.quiet);
-        let total = forms.len();
         let load = |index: usize, name: &str| -> Result<Box<dyn Executor>> {
             let (row, ty) = forms[index];
             Ok(Box::new(self.form(name, rows[row].part.role, &self.alone(&rows, row, ty))?))
         };
         let pictures = |index: usize| rows[forms[index].0].part.text;
-        let all = Forms { load: &load, pictures: &pictures };
-        let done = |count: usize| bar.set_message(format!("{count} of {total} forms of {} parts", rows.len()));
-        let mut effects = self.bench.effects(total, self.bytes(), &all, &done)?.into_iter();
+        let measure = |numbers: &[usize], prompts: usize| {
+            let total = numbers.len();
+            let done = |count: usize| bar.set_message(format!("{prompts} prompts: {count} of {total} forms"));
+            let forms = Forms { load: &load, pictures: &pictures, numbers, prompts };
+            self.bench.effects(self.bytes(), &forms, &done)
+        };
+        let drawn = self.drawn(&self.bench, &self.settings)?;
+        let (scheme, few) = (self.bench.effect(&drawn), self.bench.effect(&drawn[..FEW.min(drawn.len())]));
+        let all: Vec<usize> = (0..forms.len()).collect();
+        let mut effects = measure(&all, FEW)?;
+        if self.bench.prompts() > FEW {
+            let loses = |index: &usize| loss(&rows[forms[*index].0].part, &effects[*index], &few) > HARMLESS;
+            let harmful: Vec<usize> = all.into_iter().filter(loses).collect();
+            for (index, effect) in harmful.iter().zip(measure(&harmful, self.bench.prompts())?) {
+                effects[*index] = effect;
+            }
+        }
         bar.finish_and_clear();
-        let scheme = self.on(&self.bench, &self.settings)?;
+        let mut effects = effects.into_iter();
         for row in &mut rows {
             row.effects = effects.by_ref().take(row.types.len()).collect();
         }
@@ -244,32 +304,45 @@ impl Study<'_> {
 
     /// What settings cost as a whole.
     pub(super) fn whole(&self, settings: &Settings) -> Result<Effect> {
-        self.on(self.check.as_ref().unwrap_or(&self.bench), settings)
+        let bench = self.check.as_ref().unwrap_or(&self.bench);
+        Ok(bench.effect(&self.drawn(bench, settings)?))
     }
 
-    /// The same with these prompts.
-    fn on(&self, bench: &Bench<'_>, settings: &Settings) -> Result<Effect> {
+    /// What they draw with these prompts.
+    fn drawn(&self, bench: &Bench<'_>, settings: &Settings) -> Result<Vec<Drawn>> {
         let load = |name: &str| {
             let graph = self.graphs.get(name).with_context(|| format!("there is no {name}"))?;
             loaded(&self.quantized(name, graph, settings, true)?)
         };
-        Ok(bench.effect(&bench.draw(&load, true)?))
+        bench.draw(&load, true, usize::MAX)
     }
 }
 
 impl Row {
+    /// The place of a type, which is one of its own.
+    pub(super) fn at(&self, ty: Option<DType>) -> usize {
+        self.types.iter().position(|own| *own == ty).unwrap_or_default()
+    }
+
     /// Costs in bytes, and losses as shares of what the whole scheme loses by the same measure, so that they add up.
     pub(super) fn menu(&self, whole: &Effect) -> Menu {
-        let share = |part: f64, whole: f64| part.max(0.0) / whole.max(1e-12);
-        let loss = |effect: &Effect| {
-            if self.part.text {
-                let picture = share(effect.dissimilarity, whole.dissimilarity);
-                f64::midpoint(picture, share(effect.conditioning, whole.conditioning))
-            } else {
-                share(effect.noise, whole.noise)
-            }
-        };
-        let offer = |(ty, effect): (&Option<DType>, &Effect)| Offer { cost: self.part.bytes(*ty), loss: loss(effect) };
-        self.types.iter().zip(&self.effects).map(offer).collect()
+        let offer = |(cost, effect): (&u64, &Effect)| Offer { cost: *cost, loss: loss(&self.part, effect, whole) };
+        self.costs.iter().zip(&self.effects).map(offer).collect()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cost, which saturates")]
+fn whole(cost: f64) -> u64 {
+    cost.round() as u64
+}
+
+/// What a form of a part loses, as a share of what the whole scheme loses by the same measure.
+fn loss(part: &Part, effect: &Effect, whole: &Effect) -> f64 {
+    let share = |part: f64, whole: f64| part.max(0.0) / whole.max(1e-12);
+    if part.text {
+        let picture = share(effect.dissimilarity, whole.dissimilarity);
+        f64::midpoint(picture, share(effect.conditioning, whole.conditioning))
+    } else {
+        share(effect.noise, whole.noise)
     }
 }
