@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const TOLERANCE: f64 = 1e-5;
 
 /// Relative error of the UNet's output by rounding, which a step multiplies: by 15 with Stable Diffusion's betas, by
-/// 58 and more with `squaredcos_cap_v2`, which divides by a signal's share of nearly 0 in the first step.
+/// 64 with `squaredcos_cap_v2` at timestep 989, where the signal's share, which it is divided by, is nearly 0.
 const ROUNDING: f64 = 1e-6;
 
 /// Everything that is drawn.
