@@ -2,12 +2,13 @@
 """Quantize the full-size UNet with edgetool and with onnxruntime, and compare time, memory and error.
 
     quantization.py --work DIR --reference CHECKPOINT [--edgetool target/release/edgetool] [--table docs/quantization.md]
-                    [--precisions w8a16 w8a8] [--samples 2 4]
+                    [--precisions w8a16 w8a8 w4a16] [--samples 2 4]
 
-Both read what edgetool converted, in float32. onnxruntime's `quantize_static` gets the plain UNet, for both timesteps
-together, and as many samples as edgetool gets prompts, alternately of step 999 and 499: unit-normal latents, and contexts
-that the text encoder made of the prompts. edgetool gets the folder with two steps folded in, one graph each, and the
-same number of prompts, and draws both steps of each. Its time is that of the whole command, from prompts to files.
+Both read what edgetool converted, in float32, and run the UNet on the same samples: unit-normal latents, and contexts that
+the text encoder made of prompts, alternately of step 999 and 499. onnxruntime's `quantize_static` gets the plain UNet,
+for both timesteps together; edgetool gets the folder with two steps folded in, one graph each. A further row draws half
+as many prompts in both steps, which is what edgetool's users do: its latents are those of the drawing, not unit-normal
+ones. Times are those of whole commands, from samples or prompts to files.
 
 The error is that of the UNet's answer, on inputs that neither has seen: unit-normal latents and contexts at either step,
 and unit-normal latents with a text context. edgetool's graphs have the scheduler's step within them, in integers too;
@@ -35,8 +36,9 @@ from measure import measure, settle  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- table: tests/bench/quantization.py -->", "<!-- end of table: tests/bench/quantization.py -->"
 STEPS = (999, 499)
-# Of rounding and repairs: what asks no prompts but for ranges, and the default.
-WAYS = [("nearest", ["--rounding", "nearest", "--repair", "none"]), ("gptq, bias", [])]
+# Of rounding and repairs: what asks no prompts but for ranges, and the default; and whether prompts are drawn.
+NEAREST, PLAIN = ["--rounding", "nearest", "--repair", "none"], ["--rounding", "min-max", "--repair", "none"]
+WAYS = [("nearest", NEAREST, False), ("default", [], False), ("default, from prompts", [], True)]
 GUIDANCE = 8.0
 WIDTH = 256  # of the guidance embedding
 
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for conversions, made if it is not there")
     parser.add_argument("--reference", type=Path, help="checkpoint of a full-size model")
     parser.add_argument("--edgetool", type=Path, default=target / "release/edgetool", help="the program")
-    parser.add_argument("--precisions", nargs="+", choices=["w8a16", "w8a8"], default=["w8a16", "w8a8"])
+    parser.add_argument("--precisions", nargs="+", choices=["w8a16", "w8a8", "w4a16"], default=["w8a16", "w8a8", "w4a16"])
     parser.add_argument("--samples", nargs="+", type=int, default=[2, 4], help="numbers of samples, 2 at least")
     parser.add_argument("--table", type=Path, help="document whose table to write")
     parser.add_argument("--theirs", nargs=3, metavar=("SCHEME", "SAMPLES", "MODEL"), help=argparse.SUPPRESS)
@@ -79,15 +81,20 @@ def compare(args: argparse.Namespace) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *weights_alone(args, work)]
     for precision in args.precisions:
         for samples in args.samples:
-            for way, options in WAYS:
+            record(work, samples)
+            plain = [("min-max", PLAIN, False)] if precision == "w4a16" else []
+            for way, options, drawn in plain + WAYS:
                 ours = work / f"{precision}-{samples}"
                 command = [args.edgetool, "quantize", work / "folded", "--precision", precision, "--link", "--force", *options]
-                done = measure([*command, "--calibration", prompts, "--number", samples, "-o", ours])
+                calibration = ["--calibration", prompts, "--number", samples // 2] if drawn else ["--calibration", work / "samples.safetensors"]
+                done = measure([*command, *calibration, "-o", ours])
                 answers = [folded_answer(work, ours, case) - folded_answer(work, work / "folded", case) for case in CASES]
                 errors = [decibels(eps, error) for eps, error in zip(expected, answers)]
-                lines.append(row(f"edgetool, {way}", precision, f"{samples} prompts, both steps", done, errors))
+                lines.append(row(f"edgetool, {way}", precision, f"{samples // 2} x 2 steps", done, errors))
                 print(lines[-1], flush=True)
                 shutil.rmtree(ours)
+            if precision == "w4a16":
+                continue  # onnxruntime's quantizer has no 4 bits for convolutions.
             size = (work / "plain/unet/model.onnx_data").stat().st_size / 1e9
             if free_gb() < size * (6.5 + 1.8 * samples):
                 print(f"{samples} samples take onnxruntime more memory than the {free_gb():.0f} GB that are free")
@@ -160,6 +167,26 @@ def plain_feeds(work: Path, case: tuple[int, bool]) -> dict[str, np.ndarray]:
     return unet_feeds(latent, context, STEPS[case[0]])
 
 
+def sample(work: Path, index: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Latent, context and place of the step of a sample to calibrate with."""
+    return normal(index, latent_shape(work)), np.load(work / "contexts.npy")[index : index + 1], index % 2
+
+
+def record(work: Path, samples: int) -> None:
+    """The samples in a file, as the folded graphs take them."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, list[np.ndarray]] = {}
+    for index in range(samples):
+        latent, context, step = sample(work, index)
+        feeds = {"sample": latent, "encoder_hidden_states": context, "noise": normal(600 + index, list(latent.shape))}
+        loaded = session(work / f"folded/unet/step_{step}.onnx")
+        for name in (i.name for i in loaded.get_inputs()):
+            tensors.setdefault(f"unet_step_{step}/{name}", []).append(feeds[name])
+        del loaded
+    save_file({name: np.concatenate(parts) for name, parts in tensors.items()}, work / "samples.safetensors")
+
+
 def unet_feeds(latent: np.ndarray, context: np.ndarray, step: int) -> dict[str, np.ndarray]:
     # As diffusers embeds the guidance scale: the scale less one, times 1000, sines before cosines.
     half = WIDTH // 2
@@ -217,7 +244,6 @@ def theirs(work: Path, precision: str, samples: str, model: str) -> None:
     """onnxruntime's quantizer, as its documentation has it for models with weights outside."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    contexts, shape = np.load(work / "contexts.npy"), latent_shape(work)
     plain = work / "plain/unet/model.onnx"
     loaded = session(plain)
     kinds = {i.name: (i.type, i.shape) for i in loaded.get_inputs()}
@@ -230,8 +256,8 @@ def theirs(work: Path, precision: str, samples: str, model: str) -> None:
         def get_next(self):
             if not self.left:
                 return None
-            index = self.left.pop(0)
-            feeds = unet_feeds(normal(index, shape), contexts[index : index + 1], STEPS[index % 2])
+            latent, context, step = sample(work, self.left.pop(0))
+            feeds = unet_feeds(latent, context, STEPS[step])
             typed = {n: f.astype(np.int32) if "int32" in kinds[n][0] else f for n, f in feeds.items()}
             return {n: f.reshape(kinds[n][1]) for n, f in typed.items()}
 

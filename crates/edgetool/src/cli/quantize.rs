@@ -42,7 +42,8 @@ pub(crate) struct Quantize {
     /// What values the tensors take: a file that `calibrate` wrote for MODEL
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
-    /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts
+    /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts. Or a safetensors
+    /// file with inputs of the networks, named COMPONENT/INPUT, samples along the first axis
     #[arg(short, long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Draw the first prompts only
@@ -122,7 +123,8 @@ pub(crate) struct Calibrate {
     /// The model to run
     #[arg(value_name = "MODEL", required_unless_present = "merge")]
     pub(crate) model: Option<PathBuf>,
-    /// Prompts, one a line; what stands after a tab is not read
+    /// Prompts, one a line; what stands after a tab is not read. Or a safetensors file with inputs of the networks, named
+    /// COMPONENT/INPUT, samples along the first axis
     #[arg(short, long, value_name = "FILE", required_unless_present = "merge")]
     pub(crate) prompts: Option<PathBuf>,
     /// The statistics file to write
