@@ -33,6 +33,10 @@ pub(crate) struct Quantize {
     /// What single layers have instead: a precision plan, as `sensitivity` writes them
     #[arg(long, value_name = "FILE", conflicts_with = "precision")]
     pub(crate) plan: Option<PathBuf>,
+    /// Inputs of a channel that share a scale of weights of 4 bits: 32, 64 or 128; 3x3 convolutions have one a channel
+    /// [default: as the target has it]
+    #[arg(long, value_name = "N", value_parser = block)]
+    pub(crate) block: Option<usize>,
     /// Quantize this network; can be given several times [default: the UNets]
     #[arg(long, value_name = "COMPONENT")]
     pub(crate) component: Vec<String>,
@@ -110,6 +114,12 @@ pub(crate) enum Others {
     Keep,
     /// Their weights are stored in 16 bits of float
     Fp16,
+}
+
+/// A number of inputs that share a scale.
+fn block(text: &str) -> Result<usize, String> {
+    let known = [32, 64, 128];
+    text.parse().ok().filter(|n| known.contains(n)).ok_or_else(|| "expected one of 32, 64, 128".to_owned())
 }
 
 /// Record what values the tensors of a model take while it draws.
