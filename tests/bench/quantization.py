@@ -15,7 +15,8 @@ and unit-normal latents with a text context. edgetool's graphs have the schedule
 the answer's error is the error of their output divided by the step's factor of it. onnxruntime computes all.
 
 Peak memory of onnxruntime at full size grows from 10 GB for one sample to 17 GB for four: where that is not free, its row
-is left out. Weights alone are compared with a copy of what is written.
+is left out. `--aimet` names the interpreter of an environment with aimet-onnx, whose quantizer then gets the first sample
+of the two, as that takes 20 GB. Weights alone are compared with a copy of what is written; both end on the disk.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=["w8a16", "w8a8", "w4a16"], default=["w8a16", "w8a8", "w4a16"])
     parser.add_argument("--samples", nargs="+", type=int, default=[2, 4], help="numbers of samples, 2 at least")
     parser.add_argument("--table", type=Path, help="document whose table to write")
-    parser.add_argument("--theirs", nargs=3, metavar=("SCHEME", "SAMPLES", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--aimet", type=Path, help="interpreter with aimet-onnx")
+    parser.add_argument("--theirs", nargs=4, metavar=("TOOL", "SCHEME", "SAMPLES", "MODEL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.theirs:
         return theirs(args.work, *args.theirs)
@@ -95,24 +97,27 @@ def compare(args: argparse.Namespace) -> str:
                 shutil.rmtree(ours)
             if precision == "w4a16":
                 continue  # onnxruntime's quantizer has no 4 bits for convolutions.
-            size = (work / "plain/unet/model.onnx_data").stat().st_size / 1e9
-            if free_gb() < size * (6.5 + 1.8 * samples):
-                print(f"{samples} samples take onnxruntime more memory than the {free_gb():.0f} GB that are free")
-                continue
-            model = work / "theirs/model.onnx"
-            model.parent.mkdir(exist_ok=True)
-            script = [sys.executable, __file__, "--work", work, "--theirs", precision, samples, model]
-            done = measure(script)
-            answers = [run(model, plain_feeds(work, case)) - eps for case, eps in zip(CASES, expected)]
-            errors = [decibels(eps, error) for eps, error in zip(expected, answers)]
-            lines.append(row("onnxruntime", precision, str(samples), done, errors))
-            print(lines[-1], flush=True)
-            shutil.rmtree(model.parent)
+            peers = [("onnxruntime", sys.executable, samples)]
+            if args.aimet and samples == max(args.samples):
+                peers.append(("aimet-onnx", args.aimet, 1))
+            for tool, python, seen in peers:
+                size = (work / "plain/unet/model.onnx_data").stat().st_size / 1e9
+                if free_gb() < size * (6.5 + 1.8 * seen + (7 if tool == "aimet-onnx" else 0)):
+                    print(f"{seen} samples take {tool} more memory than the {free_gb():.0f} GB that are free")
+                    continue
+                model = work / "theirs/model.onnx"
+                model.parent.mkdir(exist_ok=True)
+                done = measure([python, __file__, "--work", work, "--theirs", tool, precision, seen, model])
+                answers = [run(model, plain_feeds(work, case)) - eps for case, eps in zip(CASES, expected)]
+                errors = [decibels(eps, error) for eps, error in zip(expected, answers)]
+                lines.append(row(tool, precision, str(seen), done, errors))
+                print(lines[-1], flush=True)
+                shutil.rmtree(model.parent)
     return "\n".join(lines)
 
 
 def weights_alone(args: argparse.Namespace, work: Path) -> list[str]:
-    """Quantizing weights, and copying what it writes from memory to disk, in turns; the best of three."""
+    """Quantizing weights, and copying what it writes, from memory to disk both, in turns; the best of three."""
     out, copy = work / "w8", work / "w8-copy"
     quantize = [args.edgetool, "quantize", work / "folded", "--precision", "w8", "-o", out]
     rows = []
@@ -123,9 +128,9 @@ def weights_alone(args: argparse.Namespace, work: Path) -> list[str]:
             for folder in (out, copy):
                 shutil.rmtree(folder, ignore_errors=True)
             settle()
-            seen["edgetool"].append(measure([*quantize, *link]))
+            seen["edgetool"].append(measure(synced(out, [*quantize, *link])))
             settle()
-            seen["cp"].append(measure(["cp", "-r", out / written, copy]))
+            seen["cp"].append(measure(synced(copy, ["cp", "-r", out / written, copy])))
         what = "W8, others linked" if link else "W8, others copied"
         for tool, name in (("edgetool", what), ("cp", f"{what}: what was written")):
             best = min(seen[tool], key=lambda done: done.seconds)
@@ -134,6 +139,11 @@ def weights_alone(args: argparse.Namespace, work: Path) -> list[str]:
     for folder in (out, copy):
         shutil.rmtree(folder)
     return rows
+
+
+def synced(folder: Path, command: list[object]) -> list[object]:
+    """A command that ends when what it wrote is on the disk."""
+    return ["sh", "-c", 'folder=$1; shift; "$@" && sync -f "$folder"', "sh", folder, *command]
 
 
 def row(tool, precision, samples, done, errors) -> str:
@@ -240,32 +250,48 @@ def contexts(plain: Path, prompts: list[str]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def theirs(work: Path, precision: str, samples: str, model: str) -> None:
-    """onnxruntime's quantizer, as its documentation has it for models with weights outside."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
+def theirs(work: Path, tool: str, precision: str, samples: str, model: str) -> None:
+    """Another tool's quantizer, as its documentation has it for models with weights outside."""
     plain = work / "plain/unet/model.onnx"
     loaded = session(plain)
     kinds = {i.name: (i.type, i.shape) for i in loaded.get_inputs()}
     del loaded
 
+    def feeds(index: int) -> dict[str, np.ndarray]:
+        latent, context, step = sample(work, index)
+        made = unet_feeds(latent, context, STEPS[step])
+        typed = {n: f.astype(np.int32) if "int32" in kinds[n][0] else f for n, f in made.items()}
+        return {n: f.reshape(kinds[n][1]) for n, f in typed.items()}
+
+    run = {"onnxruntime": by_onnxruntime, "aimet-onnx": by_aimet}[tool]
+    run(plain, model, precision == "w8a16", [feeds(index) for index in range(int(samples))])
+
+
+def by_onnxruntime(plain: Path, model: str, wide: bool, samples: list[dict[str, np.ndarray]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = list(range(int(samples)))
+            self.left = list(samples)
 
         def get_next(self):
-            if not self.left:
-                return None
-            latent, context, step = sample(work, self.left.pop(0))
-            feeds = unet_feeds(latent, context, STEPS[step])
-            typed = {n: f.astype(np.int32) if "int32" in kinds[n][0] else f for n, f in feeds.items()}
-            return {n: f.reshape(kinds[n][1]) for n, f in typed.items()}
+            return self.left.pop(0) if self.left else None
 
-    wide = QuantType.QUInt16 if precision == "w8a16" else QuantType.QUInt8
     quantize_static(
         str(plain), model, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=wide, weight_type=QuantType.QInt8, use_external_data_format=True,
+        activation_type=QuantType.QUInt16 if wide else QuantType.QUInt8, weight_type=QuantType.QInt8,
+        use_external_data_format=True,
     )  # fmt: skip
+
+
+def by_aimet(plain: Path, model: str, wide: bool, samples: list[dict[str, np.ndarray]]) -> None:
+    import aimet_onnx
+    import onnx
+
+    types = {"param_type": aimet_onnx.int8, "activation_type": aimet_onnx.int16 if wide else aimet_onnx.int8}
+    made = aimet_onnx.QuantizationSimModel(onnx.load(plain), **types, providers=["CPUExecutionProvider"])
+    made.compute_encodings(samples)
+    onnx.save(made.to_onnx_qdq(), model, save_as_external_data=True, location="model.onnx_data")
 
 
 def free_gb() -> float:
