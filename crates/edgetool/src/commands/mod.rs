@@ -10,6 +10,7 @@ mod diff;
 mod eval;
 mod evaluate;
 mod fit;
+mod floats;
 mod fold;
 mod golden;
 mod inspect;

@@ -373,8 +373,9 @@ impl Job<'_> {
 
     fn line(&self, component: &Component, done: &Done) -> Option<String> {
         self.chosen.contains(&component.name).then(|| {
-            let weights = done.encodings.iter().filter(|e| e.is_weight).count();
-            let activations = done.encodings.len() - weights;
+            let in_integers = || done.encodings.iter().filter(|e| e.encoding.is_some());
+            let weights = in_integers().filter(|e| e.is_weight).count();
+            let activations = in_integers().count() - weights;
             let bytes: u64 = done.graph.initializers().map(|(_, v, _)| v.ty.bytes()).sum();
             format!(
                 "  {:<14} {:>9} KiB of constants  {weights:>5} of them in integers  {activations:>5} activations",

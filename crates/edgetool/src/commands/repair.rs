@@ -139,6 +139,7 @@ pub(super) fn usual(scheme: Scheme) -> Precision {
         biases: Biases::Float,
         matmul_second_16: None,
         depthwise_16: None,
+        multiplier_bits_16: None,
         gains: BTreeMap::new(),
         exceptions: Vec::new(),
     }
