@@ -130,7 +130,7 @@ fn a_measured_plan_keeps_to_its_budget_on_any_number_of_threads() {
     let measure = |threads: &str, output: &str, rest: &[&str]| {
         let args =
             ["sensitivity", "qnn", "-o", output, "--calibration", PROMPTS, "--number", "2", "--threads", threads];
-        let all = [&args[..], &["--statistics", "statistics", "--only", "down_blocks.0"], rest].concat();
+        let all = [&args[..], &["--seen", "2", "--statistics", "statistics", "--only", "down_blocks.0"], rest].concat();
         let ran = Ran::new(sandbox.command(EDGETOOL, &all).output().unwrap());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         (fs::read_to_string(sandbox.path(output)).unwrap(), ran.stderr)
@@ -155,7 +155,7 @@ fn a_measured_plan_keeps_to_its_budget_on_any_number_of_threads() {
     assert!(mixed < plain, "{mixed:e}, plain {plain:e}");
     let ask = |rest: &[&str]| {
         let args = ["sensitivity", "qnn", "-o", "c.yaml", "--calibration", PROMPTS, "--number", "2", "--quiet"];
-        sandbox.refusal(&[&args[..], &["--statistics", "statistics"], rest].concat())
+        sandbox.refusal(&[&args[..], &["--seen", "2", "--statistics", "statistics"], rest].concat())
     };
     assert!(ask(&["--precision", "w4a16", "--budget", "1KiB"]).contains("a budget of 1 KiB is too small"));
     assert!(ask(&["--precision", "fp16"]).contains("fp16 has no integers to choose for"));

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::ArgAction;
+use edge_quant::rounding::Rounding;
 use edge_spec::{ActivationType, Scheme, WeightType};
 
 /// Find which layers need more bits, and write a precision plan for `quantize --plan`.
@@ -26,12 +27,18 @@ pub(crate) struct Sensitivity {
     /// Draw the first prompts only [default: 8]
     #[arg(short, long, value_name = "N")]
     pub(crate) number: Option<NonZero<usize>>,
+    /// Look what layers read, and what values tensors take, in the first N prompts [default: 4 times as many as are drawn]
+    #[arg(long, value_name = "N")]
+    pub(crate) seen: Option<NonZero<usize>>,
     /// Draw more prompts for whole plans than for single layers: the first N
     #[arg(long, value_name = "N")]
     pub(crate) check: Option<NonZero<usize>>,
-    /// What values the tensors take: a file that `calibrate` wrote for MODEL [default: what the drawn prompts show]
+    /// What values the tensors take: a file that `calibrate` wrote for MODEL [default: what the prompts show]
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
+    /// How weights become integers, as in `quantize` [default: gptq]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) rounding: Option<Rounding>,
     /// The target that MODEL was converted for [default: that in its edgetool.json]
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,

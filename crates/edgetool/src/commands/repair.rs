@@ -60,6 +60,11 @@ impl Repairs {
         Ok(repairs)
     }
 
+    /// What suits every scheme, where prompts are there.
+    pub(super) fn usual(rounding: Option<Rounding>) -> Self {
+        Self { rounding: rounding.unwrap_or(Rounding::Gptq), smooth: false, bias: true }
+    }
+
     /// What is to be looked at in the networks that are quantized.
     pub(super) fn inputs(self, manifest: &Manifest, chosen: &[String]) -> Option<SharedInputs> {
         let products = self.rounding.needs_products();

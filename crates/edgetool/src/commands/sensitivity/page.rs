@@ -5,7 +5,7 @@ use edge_quant::mixed::Part;
 use edge_spec::Target;
 
 use super::bench::{Effect, decibels};
-use super::{Measured, Row, Study};
+use super::study::{Measured, Row, Study};
 
 /// How many of the most sensitive parts are named.
 const NAMED: usize = 5;
