@@ -4,10 +4,13 @@
     check.py --edgetool target/release/edgetool --model recipes/shapes/model onnxruntime openvino/cpu qnn/sm8650:w8a16
 
 Each target's bundle is made from the model: convert, quantize where a precision stands behind `:`, verify, package. Then
-the scripts of the bundle run with this Python, which needs the packages that the bundle's README names; quantized bundles
-for QNN are compiled by `edgetool compile`, which takes no operator in floating point that has integers. Ends with exit code 1 at the first that fails.
+the scripts of the bundle run with this Python, which needs the packages that the bundle's README names. Quantized bundles
+for QNN have float graphs and encodings in them, which onnxruntime loads and compares with the golden run, and are compiled
+by `edgetool compile`, which takes no operator in floating point that has integers. Ends with exit code 1 at the first that
+fails.
 """
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -17,8 +20,10 @@ from pathlib import Path
 
 PROMPTS = Path(__file__).resolve().parents[2] / "recipes/shapes/prompts"
 PROMPT = "a red heart on a white background"
-# Devices whose types of operands are other than the default device's.
+# Devices whose types of operands are other than the default device's; the others have one quantized model together.
 OWN_TYPES = ["qnn/sm8450"]
+# How near a float graph is to the integers that it stands for: they round activations to 16 bits.
+FLOAT_DB = 35
 # What a bundle's README says to run, by target.
 SCRIPTS = {
     "onnxruntime": ["onnxruntime/accept.py"],
@@ -37,8 +42,9 @@ def run(command, **more):
 
 
 def verified(edgetool, model, target, precision, scratch):
-    """The folder that is packed; devices of one SDK have the float one together."""
+    """The folder that is packed; devices of one SDK have the float one together, and those of one kind the quantized one."""
     name = target.split("/")[0]
+    target = target if target in OWN_TYPES else name
     converted = scratch / f"{name}-onnx"
     folder = scratch / f"{target.replace('/', '-')}-{precision}-onnx" if precision else converted
     if not converted.exists():
@@ -53,18 +59,50 @@ def verified(edgetool, model, target, precision, scratch):
     return folder
 
 
+def float_graphs(folder):
+    """Runs the float graphs of an extracted bundle on the golden inputs."""
+    import numpy as np
+    import onnxruntime
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    tensor = lambda entry: np.fromfile(folder / entry["file"], dtype=entry["dtype"]).reshape(entry["shape"])
+    files = {c["name"]: c["file"].removeprefix("model/") for c in manifest["components"]}
+    found = 0
+    for run_ in manifest["golden"]["runs"]:
+        name = run_["component"]
+        places = [folder / "qnn/float" / files[name], folder / "qnn/float" / name / Path(files[name]).name]
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
+            continue
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        outputs = session.run([o["name"] for o in run_["outputs"]], {t["name"]: tensor(t) for t in run_["inputs"]})
+        for entry, output in zip(run_["outputs"], outputs):
+            expected = tensor(entry).astype(np.float64)
+            near = 10 * np.log10(np.sum(expected**2) / np.sum((output - expected) ** 2))
+            print(f"float graph of {name}: {entry['name']} {near:.1f} dB from the integers")
+            if near < FLOAT_DB:
+                sys.exit(f"expected {FLOAT_DB} dB")
+        found += 1
+    if not found:
+        sys.exit("the bundle has no float graphs")
+
+
 def check(edgetool, model, wanted, scratch):
     target, _, precision = wanted.partition(":")
     name = target.split("/")[0]
     converted, folder = verified(edgetool, model, target, precision, scratch), scratch / wanted.replace("/", "-").replace(":", "-")
     bundle = folder.with_suffix(".zip")
-    run([edgetool, "package", converted, "--target", target, "--prompt", PROMPT, "-o", bundle, "--quiet"])
+    compiled = bool(precision) and name == "qnn"
+    more = ["--with-float"] if compiled else []
+    run([edgetool, "package", converted, "--target", target, "--prompt", PROMPT, *more, "-o", bundle, "--quiet"])
     # Another reader of the format.
     with zipfile.ZipFile(bundle) as archive:
         damaged = archive.testzip()
         if damaged is not None or not all(i.compress_type == zipfile.ZIP_STORED for i in archive.infolist()):
             sys.exit(f"zipfile finds {damaged} damaged, or files that are compressed")
-    if precision and name == "qnn":
+    if compiled:
+        run([edgetool, "bundle", "extract", bundle, "-o", folder])
+        float_graphs(folder)
         # What edgetool compiles is checked as the scripts would, and an operator in float is a failure.
         run([edgetool, "compile", bundle, "--python", sys.executable])
         run([edgetool, "bundle", "check", bundle])

@@ -5,8 +5,9 @@
 
 `--model` is a folder for qnn with a UNet for each step, and `--report` its verification report. It is packed with the
 prompts as examples, which have the token ids and the noise of each picture; the compiled graphs of the bundle pass their
-outputs on to each other. Exit code 1: the prompt accuracy is more than one point below that of `edgetool evaluate` on the
-same prompts and seeds. Needs the packages of tests/requirements-qnn.txt.
+outputs on to each other. What is in `--work` is not done again: a run that was broken off goes on. Exit code 1: the prompt
+accuracy is more than one point below that of `edgetool evaluate` on the same prompts and seeds. Needs the packages of
+tests/requirements-qnn.txt.
 """
 import argparse
 import importlib.util
@@ -35,25 +36,30 @@ def loader(bundle):
     return module.load
 
 
-def pictures(bundle, count):
-    """Each `[3, height, width]`, 0 to 1, in 8 bits as a person sees them."""
+def pictures(bundle, kept, count):
+    """Each `[3, height, width]`, 0 to 1, in 8 bits as a person sees them. Outputs of graphs are kept in the folder `kept`, so
+    that a run that was broken off goes on where it was."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     components = {c["name"]: c for c in manifest["components"]}
     load = loader(bundle)
+    kept.mkdir(exist_ok=True)
     values = [{} for _ in range(count)]
     for name in dict.fromkeys(run["component"] for run in manifest["golden"]["runs"]):
-        component = components[name]
-        session = load(bundle / component["file"], name, "HTP")
+        component, session = components[name], None
         for index, known in enumerate(values):
-            feeds = {}
-            for port in component["inputs"]:
-                file = bundle / f"qnn/inputs/{name}/{index:03}-{port['name']}.raw"
-                given = np.fromfile(file, dtype=port["dtype"]).reshape(port["shape"])
-                # What another graph has made is the emulator's; ids and noise are the example's.
-                feeds[port["name"]] = known.get(alias(name, port["name"]), given)
-            outputs = session(feeds)
-            for port in component["outputs"]:
-                known[port["name"]] = outputs[port["name"]]
+            file = kept / f"{index:03}-{name}.npz"
+            if not file.exists():
+                session = session or load(bundle / component["file"], name, "HTP")
+                feeds = {}
+                for port in component["inputs"]:
+                    raw = bundle / f"qnn/inputs/{name}/{index:03}-{port['name']}.raw"
+                    given = np.fromfile(raw, dtype=port["dtype"]).reshape(port["shape"])
+                    # What another graph has made is the emulator's; ids and noise are the example's.
+                    feeds[port["name"]] = known.get(alias(name, port["name"]), given)
+                partial = kept / "partial.npz"
+                np.savez(partial, **session(feeds))
+                partial.rename(file)
+            known.update(np.load(file))
         print(f"emulated {name} {count} times", flush=True)
     return [np.round(np.clip(known["image"][0], 0, 1) * 255) / np.float32(255) for known in values]
 
@@ -85,7 +91,7 @@ def main():
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--device", default="sm8650")
-    parser.add_argument("--limit", type=int, default=100, help="prompts [default: 100]")
+    parser.add_argument("--limit", type=int, default=200, help="prompts [default: 200]")
     arguments = parser.parse_args()
     prompts = PROMPTS.read_text().splitlines()[: arguments.limit]
     work = arguments.work
@@ -96,7 +102,7 @@ def main():
     if not folder.exists():
         must([arguments.edgetool, "package", arguments.model, *own, "--examples", listed, "-o", bundle])
         must([arguments.edgetool, "bundle", "extract", bundle, "-o", folder])
-    emulated = accuracy(pictures(folder, len(prompts)), prompts)
+    emulated = accuracy(pictures(folder, work / "drawn", len(prompts)), prompts)
     # The first example has the seed behind that of the golden run.
     options = ["--prompts", listed, "--judge", RECIPE / "judge", "--seed", "1", "--format", "json", "--quiet"]
     built_in = json.loads(must([arguments.edgetool, "evaluate", arguments.model, *options]))["prompt_accuracy"]["share"]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use edge_ir::ops::quantize::is_linear;
 use edge_ir::{Checked, Graph, Tensor};
 use edge_spec::bundle::{
     BUNDLE_SCHEMA, BundleManifest, BundleSampler, BundleTarget, Content, Contents, Golden, MODEL_FOLDER, Measure,
@@ -50,6 +51,17 @@ pub struct Played {
     pub png: Vec<u8>,
 }
 
+/// Float forms of graphs that have integers, for an SDK that quantizes by files of encodings.
+#[derive(Debug, Default)]
+pub struct Floats {
+    /// The file of each component's graph, by the component's name: one of `files`.
+    pub graphs: BTreeMap<String, String>,
+    /// Graphs and weights, by their paths in one folder, and where they are.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Files of encodings: version of the format, component, text.
+    pub encodings: Vec<(String, String, String)>,
+}
+
 /// What a bundle is made of.
 #[derive(Debug)]
 pub struct Source<'a> {
@@ -71,6 +83,8 @@ pub struct Source<'a> {
     pub played: &'a Played,
     /// Further runs, for compilers that choose ranges from examples.
     pub samples: &'a [Call],
+    /// Float forms of the quantized graphs.
+    pub floats: &'a Floats,
     /// The runner's executable.
     pub runner: Option<&'a [u8]>,
 }
@@ -106,8 +120,11 @@ pub fn assemble(source: &Source<'_>) -> Result<Assembled, PackageError> {
     // A graph that the golden run has no use for, as an encoder of pictures, ships as it is.
     let used: Vec<_> =
         components.iter().filter(|c| played.calls.iter().any(|call| call.component == c.name)).cloned().collect();
-    let quantized = manifest.quantization.as_ref().map_or(&[][..], |q| &q.components);
-    let job = Job { components: &used, quantized, opset: manifest.opset, target, device, samples: source.samples };
+    let with_integers = manifest.components.iter().zip(source.graphs).filter(|(_, graph)| has_integers(graph));
+    let quantized: Vec<_> = with_integers.map(|(c, _)| c.name.clone()).collect();
+    let floats = floats(source.floats, emitter.name(), &mut contents);
+    let (opset, samples) = (manifest.opset, source.samples);
+    let job = Job { components: &used, quantized: &quantized, floats: &floats, opset, target, device, samples };
     let Emission { files, commands, graph_sqnr_db, pipeline_sqnr_db, verified } = emitter.emit(&job)?;
     contents.extend(files.into_iter().map(|(name, bytes)| (name, Content::Bytes(bytes))));
     let folders = golden::folders(&played.calls);
@@ -155,6 +172,21 @@ pub fn assemble(source: &Source<'_>) -> Result<Assembled, PackageError> {
         contents.insert(RUNNER.into(), Content::Bytes(runner.to_vec()));
     }
     Ok(Assembled { manifest: bundle, contents, known })
+}
+
+/// Whether a graph computes with integers that stand for numbers.
+pub fn has_integers(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| is_linear(node, "QuantizeLinear") || is_linear(node, "DequantizeLinear"))
+}
+
+/// Adds float forms to the SDK's folder; the places of their graphs.
+fn floats(floats: &Floats, sdk: &str, contents: &mut Contents) -> BTreeMap<String, String> {
+    let place = |file: &str| format!("{sdk}/float/{file}");
+    contents.extend(floats.files.iter().map(|(file, path)| (place(file), Content::File(path.clone()))));
+    contents.extend(floats.encodings.iter().map(|(version, component, text)| {
+        (format!("{sdk}/encodings-{version}/{component}.json"), Content::Bytes(text.clone().into_bytes()))
+    }));
+    floats.graphs.iter().map(|(name, file)| (name.clone(), place(file))).collect()
 }
 
 /// What is drawn from the noise, in order.

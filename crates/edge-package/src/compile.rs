@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use edge_ir::{Checked, Graph, Node, ValueId};
+use edge_ir::{Checked, DType, Graph, Node, ValueId};
 use edge_spec::bundle::{BundleManifest, Compiled, Content, Contents, Verified};
 use serde::Deserialize;
 
@@ -113,6 +113,22 @@ pub fn refused(log: &str) -> Vec<Refused> {
     found
 }
 
+/// Channels of a depthwise convolution beyond which Qualcomm's compiler crashes, if weights have 8 bits and a scale for each:
+/// measured with QNN 2.51.
+const MOST_CHANNELS: i64 = 256;
+
+/// The nodes of a graph at which Qualcomm's compiler is known to crash, without a word about them.
+pub fn crashing(graph: &Graph) -> Vec<&str> {
+    let eight_bits_each = |id: ValueId| {
+        let maker = graph.nodes.iter().find(|n| n.outputs.contains(&id) && n.op.name == "DequantizeLinear");
+        let scales = maker.and_then(|n| Some((n.inputs[0]?, n.inputs[1]?)));
+        scales.is_some_and(|(q, scale)| graph.ty(q).dtype == DType::Int8 && graph.ty(scale).elements() > 1)
+    };
+    let is_one = |node: &&Node| node.op.name == "Conv" && node.int("group", 1) > MOST_CHANNELS;
+    let found = graph.nodes.iter().filter(is_one).filter(|n| n.inputs[1].is_some_and(eight_bits_each));
+    found.map(|node| node.name.as_str()).collect()
+}
+
 /// Names of graphs that one binary can hold, with the name of each group: the steps of a UNet, any other by itself.
 pub fn groups<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -215,7 +231,7 @@ fn section(compiled: &Compiled) -> String {
 
 #[cfg(test)]
 mod tests {
-    use edge_ir::{Builder, DType, Data, TensorType};
+    use edge_ir::{Attribute, Builder, Data, TensorType};
 
     use super::*;
 
@@ -279,5 +295,30 @@ mod tests {
         let floats = [float("Relu.layer_token_12", "other"), float("s.layer", "out"), float("Convert", "inside")];
         assert_eq!(unasked(&graph(false), &floats).len(), 3, "nothing may be in float");
         assert_eq!(unasked(&graph(true), &floats), [&floats[0]]);
+    }
+
+    #[test]
+    fn what_crashes_the_compiler_is_known() {
+        let depthwise = |channels: usize, dtype: DType| {
+            let mut b = Builder::new("g");
+            let x = b.input("x", DType::Float32, &[1, channels, 2, 2]);
+            let bytes = |ty: DType| Data::owned(vec![1; usize::try_from(ty.bytes(channels as u64)).unwrap_or(0)]);
+            let q = b.weight("w", TensorType::new(dtype, [channels, 1, 1, 1]), bytes(dtype));
+            let scale = b.floats("scale", &[channels], &vec![0.5; channels]);
+            let w = b.node("DequantizeLinear", "w/DQ", &[q, scale], &[("axis", Attribute::Int(0))]).expect("numbers");
+            let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+            let attributes = [
+                ("kernel_shape", ints(&[1, 1])),
+                ("pads", ints(&[0; 4])),
+                ("strides", ints(&[1, 1])),
+                ("dilations", ints(&[1, 1])),
+                ("group", Attribute::Int(i64::try_from(channels).expect("few"))),
+            ];
+            let y = b.node("Conv", "norm/Conv", &[x, w], &attributes).expect("a convolution");
+            b.output("y", y);
+            crashing(&b.finish().expect("a graph")).len()
+        };
+        assert_eq!(depthwise(320, DType::Int8), 1);
+        assert_eq!((depthwise(256, DType::Int8), depthwise(320, DType::Int16)), (0, 0));
     }
 }

@@ -10,8 +10,10 @@ mod golden;
 mod ports;
 mod readme;
 
-pub use assemble::{Assembled, Call, Played, Source, assemble};
-pub use compile::{CompilerSaid, EmulatorSaid, FloatOperator, Refused, add_compiled, groups, refused, unasked};
+pub use assemble::{Assembled, Call, Floats, Played, Source, assemble, has_integers};
+pub use compile::{
+    CompilerSaid, EmulatorSaid, FloatOperator, Refused, add_compiled, crashing, groups, refused, unasked,
+};
 pub use emit::{EMITTERS, Emission, Emitter, Job, Scripts, check, find};
 pub use error::{GateError, PackageError};
 pub use gate::{gate, model_files};

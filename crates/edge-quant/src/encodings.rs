@@ -1,7 +1,8 @@
 //! Encodings as AIMET writes them, for tools that quantize a float graph themselves: QNN's converters above all.
 //!
 //! The versions are those of AIMET's "quantization encoding specification". Up to 1.0.0, `x = (q + offset) * scale` for
-//! unsigned `q`, so that signed integers have an offset of half their range; 2.0.0 is as ONNX.
+//! unsigned `q`, so that signed integers have an offset of half their range, and a tensor that stays in float says so; 2.0.0
+//! is as ONNX, and what it does not list is float.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +12,9 @@ use edge_ir::{DType, Encoding, Granularity};
 use serde_json::{Map, Value, json};
 
 use crate::Encoded;
+
+/// Bits of what stays in float: the HTP has no wider arithmetic.
+const FLOAT_BITS: u32 = 16;
 
 /// The form of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,18 +49,19 @@ impl fmt::Display for Version {
 pub fn file(encoded: &[Encoded], version: Version) -> Value {
     let name = version.to_string();
     if version == Version::V2_0_0 {
-        let all: Vec<Value> = encoded.iter().map(|e| as_onnx(&e.tensor, &e.encoding)).collect();
+        let all: Vec<Value> = encoded.iter().filter_map(|e| Some(as_onnx(&e.tensor, e.encoding.as_ref()?))).collect();
         return json!({"version": name, "producer": "edgetool", "encodings": all});
     }
     // Biases follow from inputs and weights in these versions.
-    let of =
-        |is_weight: bool| encoded.iter().filter(move |e| e.is_weight == is_weight && e.encoding.dtype != DType::Int32);
+    let is_bias = |e: &Encoded| e.encoding.as_ref().is_some_and(|e| e.dtype == DType::Int32);
+    let of = |is_weight: bool| encoded.iter().filter(move |e| e.is_weight == is_weight && !is_bias(e));
     if version == Version::V1_0_0 {
-        let list = |is_weight| of(is_weight).map(|e| listed(&e.tensor, &e.encoding)).collect::<Vec<_>>();
+        let list = |is_weight| of(is_weight).map(|e| listed(&e.tensor, e.encoding.as_ref())).collect::<Vec<_>>();
         return json!({"version": name, "producer": "edgetool",
             "activation_encodings": list(false), "param_encodings": list(true)});
     }
-    let map = |is_weight| of(is_weight).map(|e| (e.tensor.clone(), by_scale(&e.encoding))).collect::<Map<_, _>>();
+    let map =
+        |is_weight| of(is_weight).map(|e| (e.tensor.clone(), by_scale(e.encoding.as_ref()))).collect::<Map<_, _>>();
     json!({"version": name, "activation_encodings": map(false), "param_encodings": map(true)})
 }
 
@@ -71,7 +76,8 @@ fn offset(zero_point: i32, low: i64) -> i64 {
     low - i64::from(zero_point)
 }
 
-fn by_scale(encoding: &Encoding) -> Value {
+fn by_scale(encoding: Option<&Encoding>) -> Value {
+    let Some(encoding) = encoding else { return json!([{"bitwidth": FLOAT_BITS, "dtype": "float"}]) };
     let (bits, low) = grid(encoding);
     let is_symmetric = if low < 0 { "True" } else { "False" };
     let entry = |(scale, zero): (&f32, &i32)| {
@@ -85,7 +91,10 @@ fn by_scale(encoding: &Encoding) -> Value {
     encoding.scales.iter().zip(encoding.zero_points.iter()).map(entry).collect()
 }
 
-fn listed(tensor: &str, encoding: &Encoding) -> Value {
+fn listed(tensor: &str, encoding: Option<&Encoding>) -> Value {
+    let Some(encoding) = encoding else {
+        return json!({"name": tensor, "dtype": "FLOAT", "bw": FLOAT_BITS, "enc_type": "PER_TENSOR"});
+    };
     let (bits, low) = grid(encoding);
     let offsets: Vec<i64> = encoding.zero_points.iter().map(|z| offset(*z, low)).collect();
     let (kind, block) = match encoding.granularity {
@@ -124,11 +133,13 @@ mod tests {
     use super::*;
 
     fn encoded() -> Vec<Encoded> {
-        let of = |tensor: &str, is_weight, encoding| Encoded { tensor: tensor.into(), is_weight, encoding };
+        let of =
+            |tensor: &str, is_weight, encoding| Encoded { tensor: tensor.into(), is_weight, encoding: Some(encoding) };
         vec![
             of("x", false, Encoding::per_tensor(DType::Uint16, 0.5, 100)),
             of("w", true, Encoding::symmetric(DType::Int8, Granularity::Axis(0), vec![0.5, 2.0])),
             of("b", true, Encoding::symmetric(DType::Int32, Granularity::Axis(0), vec![0.25, 1.0])),
+            Encoded { tensor: "y".into(), is_weight: false, encoding: None },
         ]
     }
 
@@ -142,10 +153,15 @@ mod tests {
         assert_eq!(old["param_encodings"]["w"][1]["offset"], -128);
         assert_eq!(old["param_encodings"]["w"][1]["max"], 254.0);
         assert!(old["param_encodings"].get("b").is_none());
+        assert_eq!(old["activation_encodings"]["y"], json!([{"bitwidth": 16, "dtype": "float"}]));
         let listed = file(&encoded(), Version::V1_0_0);
         assert_eq!(
             listed["param_encodings"],
             json!([{"name": "w", "dtype": "INT", "bw": 8, "is_sym": true, "enc_type": "PER_CHANNEL", "scale": [0.5, 2.0], "offset": [-128, -128]}])
+        );
+        assert_eq!(
+            listed["activation_encodings"][1],
+            json!({"name": "y", "dtype": "FLOAT", "bw": 16, "enc_type": "PER_TENSOR"})
         );
         let new = file(&encoded(), Version::V2_0_0);
         assert_eq!(
@@ -153,5 +169,6 @@ mod tests {
             json!({"name": "x", "output_dtype": "uint16", "y_scale": 0.5, "y_zero_point": 100})
         );
         assert_eq!(new["encodings"][2]["output_dtype"], "int32");
+        assert_eq!(new["encodings"].as_array().map(Vec::len), Some(3));
     }
 }

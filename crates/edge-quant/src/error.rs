@@ -29,6 +29,14 @@ pub enum Error {
         /// The type.
         dtype: edge_ir::DType,
     },
+    /// A quantized graph is not one that a float graph stands behind.
+    #[error("`{component}`: the output `{tensor}` is nothing but integers of another input or output")]
+    NoFloatForm {
+        /// The graph's name.
+        component: String,
+        /// The tensor's.
+        tensor: String,
+    },
     /// The graph is not what it should be.
     #[error(transparent)]
     Ir(#[from] edge_ir::Error),

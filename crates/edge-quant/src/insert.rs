@@ -10,6 +10,7 @@ use edge_ir::encoding::pack;
 use edge_ir::ops::{find, quantize::MICROSOFT};
 use edge_ir::{Attribute, Checked, DType, Data, Encoding, Granularity, Graph, Node, TensorType, Value, ValueId};
 
+use crate::float_form::floats;
 use crate::plan::{Plan, Ranges, is_move};
 use crate::rules::{Operand, Rule};
 use crate::shared::Found;
@@ -24,15 +25,15 @@ pub struct Quantized {
     pub encodings: Vec<Encoded>,
 }
 
-/// A tensor that integers stand for.
+/// What stands for a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     /// Its name in the float graph.
     pub tensor: String,
     /// Whether it is a constant.
     pub is_weight: bool,
-    /// The encoding.
-    pub encoding: Encoding,
+    /// The encoding; `None` if it stays in float, of 16 bits where the SDK has no other.
+    pub encoding: Option<Encoding>,
 }
 
 /// The first opset with integers of 4 and 16 bits.
@@ -76,7 +77,8 @@ pub fn quantize(
         let new = writer.read(*id);
         writer.new.outputs.push(new);
     }
-    let encodings = writer.encodings;
+    let mut encodings = writer.encodings;
+    encodings.extend(floats(&graph, &encodings));
     let mut new = writer.new;
     new.prune();
     Ok(Quantized { graph: new.check()?, encodings })
@@ -165,7 +167,9 @@ impl Writer<'_, '_> {
         codes: &[Option<Encoding>],
     ) -> Result<(ValueId, Option<Encoding>), Error> {
         match (operand, activations) {
-            (Operand::Weight(axis), _) => self.weight(node, id, axis, codes.first().cloned().flatten().as_ref()),
+            (Operand::Weight(axis), _) => {
+                self.weight(node, activations, (id, axis), codes.first().cloned().flatten().as_ref())
+            }
             (_, None) => Ok((self.read_float(id, None), None)),
             (Operand::Activation, Some(dtype)) => {
                 let second = self
@@ -211,8 +215,8 @@ impl Writer<'_, '_> {
     fn weight(
         &mut self,
         node: &Node,
-        id: ValueId,
-        axis: usize,
+        activations: Option<DType>,
+        (id, axis): (ValueId, usize),
         input: Option<&Encoding>,
     ) -> Result<(ValueId, Option<Encoding>), Error> {
         let Value { name, ty, data } = self.old.value(id).clone();
@@ -225,9 +229,27 @@ impl Writer<'_, '_> {
         let least = least.filter(|_| scheme.block.is_none());
         let found = self.shared.encode(&name, &data, &ty, scheme, least.as_deref());
         let Found { encoding, integers, other } = found.ok_or_else(|| self.not_finite(id))?;
+        let wide = activations.is_some_and(|ty| ty.bytes(1) == 2);
+        let encoding = match (input, self.settings.multiplier_bits.filter(|_| wide)) {
+            (Some(input), Some(bits)) => self.exact_multipliers(node, encoding, input, bits),
+            _ => encoding,
+        };
         let suffix = if other == 0 { String::new() } else { (other + 1).to_string() };
         let new = self.integers(id, &format!("weight{suffix}"), integers, &encoding)?;
         Ok((new, Some(encoding)))
+    }
+
+    /// An encoding of a weight, of which the device's factors, the input's scale times the weight's over the output's, have
+    /// no more than `bits` significant bits. The integers are as they were: scales move by less than `2^-bits` of themselves.
+    fn exact_multipliers(&self, node: &Node, encoding: Encoding, input: &Encoding, bits: u32) -> Encoding {
+        let Some(output) = self.plan.encoding(self.old, node.outputs[0]) else { return encoding };
+        if !matches!(encoding.granularity, Granularity::Axis(_)) {
+            return encoding;
+        }
+        let unit = f64::from(input.scales[0]) / f64::from(output.scales[0]);
+        #[expect(clippy::cast_possible_truncation, reason = "far more bits are left than are asked for")]
+        let exact = |scale: &f32| (significant(f64::from(*scale) * unit, bits) / unit) as f32;
+        Encoding { scales: encoding.scales.iter().map(exact).collect(), ..encoding }
     }
 
     /// A weight in 16 bits of float, and the `Cast` that widens it.
@@ -422,10 +444,78 @@ impl Writer<'_, '_> {
 
     fn note(&mut self, id: ValueId, is_weight: bool, encoding: &Encoding) {
         let tensor = self.old.value(id).name.clone();
-        self.encodings.push(Encoded { tensor, is_weight, encoding: encoding.clone() });
+        self.encodings.push(Encoded { tensor, is_weight, encoding: Some(encoding.clone()) });
     }
 
     fn not_finite(&self, id: ValueId) -> Error {
         Error::NotFinite { component: self.old.name.clone(), tensor: self.old.value(id).name.clone() }
+    }
+}
+
+/// The nearest number with so many significant bits.
+fn significant(number: f64, bits: u32) -> f64 {
+    let dropped = f64::MANTISSA_DIGITS.saturating_sub(bits.max(1));
+    let half = (1_u64 << dropped) >> 1;
+    f64::from_bits((number.to_bits() + half) & !((1_u64 << dropped) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::{Builder, Data};
+
+    use super::*;
+    use crate::Range;
+
+    #[test]
+    fn few_bits_are_the_first_ones() {
+        for (number, bits, expected) in
+            [(1.0, 11, 1.0), (1025.4, 11, 1025.0), (2051.0, 11, 2052.0), (2047.6, 11, 2048.0), (0.3, 2, 0.25)]
+        {
+            assert_eq!(significant(number, bits).to_bits(), f64::to_bits(expected), "{number} in {bits} bits");
+        }
+    }
+
+    /// One convolution with a bias, quantized for a device whose factors have so many bits.
+    fn convolution(bits: Option<u32>) -> Quantized {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[1, 1, 2, 2]);
+        let w = b.floats("w", &[3, 1, 1, 1], &[0.7, -1.1, 0.013]);
+        let bias = b.floats("b", &[3], &[0.1, 0.2, -0.3]);
+        let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+        let attributes = [
+            ("kernel_shape", ints(&[1, 1])),
+            ("pads", ints(&[0; 4])),
+            ("strides", ints(&[1, 1])),
+            ("dilations", ints(&[1, 1])),
+            ("group", Attribute::Int(1)),
+        ];
+        let y = b.node("Conv", "conv", &[x, w, bias], &attributes).unwrap();
+        b.output("y", y);
+        let target = edge_spec::Target::find("qnn").unwrap();
+        let precision = edge_spec::Precision { multiplier_bits_16: bits, ..target.precision.unwrap() };
+        let settings = Settings::of(edge_spec::Scheme::W8a16, &precision, 21);
+        let range = |_: &str, _: DType| Some(Range { min: -2.1, max: 3.7 });
+        quantize(&b.finish().unwrap(), &settings, &range, &mut SharedWeights::default()).unwrap()
+    }
+
+    #[test]
+    fn factors_of_a_device_are_exact() {
+        let scales = |quantized: &Quantized, tensor: &str| {
+            let found = quantized.encodings.iter().find(|e| e.tensor.starts_with(tensor)).unwrap();
+            found.encoding.clone().unwrap().scales.to_vec()
+        };
+        let integers = |quantized: &Quantized| {
+            let find = |(_, v): (ValueId, &Value)| (v.name == "w_q").then(|| v.data.clone());
+            quantized.graph.values().find_map(find).flatten().map(|d: Data| d.bytes().into_owned())
+        };
+        let (plain, exact) = (convolution(None), convolution(Some(11)));
+        assert_eq!(integers(&plain), integers(&exact));
+        let (x, y) = (f64::from(scales(&exact, "x")[0]), f64::from(scales(&exact, "y")[0]));
+        for ((was, is), bias) in scales(&plain, "w").iter().zip(scales(&exact, "w")).zip(scales(&exact, "b")) {
+            assert!(was.to_bits() != is.to_bits() && (was / is - 1.0).abs() < 1.0 / 2048.0, "{was} {is}");
+            let factor = f64::from(is) * x / y;
+            assert!((factor / significant(factor, 11) - 1.0).abs() < 1e-6, "{factor}");
+            assert!((f64::from(bias) / (x * f64::from(is)) - 1.0).abs() < 1e-6);
+        }
     }
 }

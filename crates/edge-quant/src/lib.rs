@@ -7,10 +7,12 @@
 pub mod calibration;
 pub mod encodings;
 mod error;
+mod float_form;
 mod half;
 mod inputs;
 mod insert;
 mod layers;
+mod masks;
 pub mod mixed;
 mod names;
 mod plan;
@@ -23,6 +25,7 @@ mod shared;
 mod weights;
 
 pub use error::Error;
+pub use float_form::{FloatForm, float_form};
 pub use half::half_weights;
 pub use inputs::Inputs;
 pub use insert::{Encoded, Quantized, fold_casts, quantize};

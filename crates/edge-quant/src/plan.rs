@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use edge_ir::{DType, Encoding, Graph, Node, ValueId};
 
+use crate::masks::masks;
 use crate::rules::{Operand, Rule};
 use crate::{Error, Range, Settings};
 
@@ -121,13 +122,14 @@ fn ranges_of_sets(
 ) -> Result<BTreeMap<usize, Range>, Error> {
     let sets = &plan.sets;
     let mut found: BTreeMap<usize, Range> = BTreeMap::new();
+    let limited = if chosen.is_empty() { BTreeMap::new() } else { masks(graph, DType::Uint16, ranges) };
     let mut add = |id: ValueId, range: &dyn Fn(DType) -> Option<Range>| {
         let set = sets[graph.index_of(id)];
         let is_float = graph.ty(id).dtype == DType::Float32;
         let Some(ty) = chosen.get(&set).filter(|_| is_float) else { return Ok::<(), Error>(()) };
         let name = &graph.value(id).name;
         let missing = || Error::NoRange { component: graph.name.clone(), tensor: name.clone() };
-        let range = range(*ty).ok_or_else(missing)?;
+        let range = limited.get(&id).copied().or_else(|| range(*ty)).ok_or_else(missing)?;
         found.entry(set).and_modify(|r| *r = r.union(range)).or_insert(range);
         Ok(())
     };

@@ -33,6 +33,8 @@ pub struct Settings {
     pub second: Option<DType>,
     /// Type of the weights of depthwise convolutions between activations of 16 bits, if it is another.
     pub depthwise: Option<DType>,
+    /// Significant bits of the factors that make integers of 16 bits of a layer's sums, if they are few.
+    pub multiplier_bits: Option<u32>,
     /// Types of gains, by operator.
     pub gains: BTreeMap<String, DType>,
     /// What some layers have instead. Of several rules that name a layer the last one counts, for weights and activations
@@ -67,6 +69,7 @@ impl Settings {
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             depthwise: precision.depthwise_16.and_then(dtype),
+            multiplier_bits: precision.multiplier_bits_16,
             gains: precision.gains.iter().filter_map(|(op, ty)| Some((op.clone(), dtype(*ty)?))).collect(),
             rules,
             opset,

@@ -35,6 +35,10 @@ pub struct Precision {
     /// Type of the weights of depthwise convolutions between activations of 16 bits; as others' if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depthwise_16: Option<Integer>,
+    /// Significant bits of the factors by which a layer's sums become integers of 16 bits again, one for each output channel;
+    /// exact enough if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiplier_bits_16: Option<u32>,
     /// Types of the gains of norms, by operator; that of activations where one is absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gains: BTreeMap<String, Integer>,
@@ -57,6 +61,9 @@ pub struct Exception {
     /// In the place of [`Precision::depthwise_16`], if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depthwise_16: Option<Integer>,
+    /// In the place of [`Precision::multiplier_bits_16`], if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiplier_bits_16: Option<u32>,
     /// In the place of [`Precision::gains`] of the same operators.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gains: BTreeMap<String, Integer>,
@@ -138,6 +145,12 @@ impl Integer {
 }
 
 impl Precision {
+    /// The first of the numbers of bits that is none of a `float32`'s significand, 2 to 24.
+    pub(crate) fn bad_bits(&self) -> Option<u32> {
+        let all = self.exceptions.iter().filter_map(|e| e.multiplier_bits_16).chain(self.multiplier_bits_16);
+        all.into_iter().find(|bits| !(2..=24).contains(bits))
+    }
+
     /// What holds on a device of which these facts are known.
     #[must_use]
     pub fn on(&self, device: &Facts) -> Self {
@@ -146,6 +159,7 @@ impl Precision {
         for exception in self.exceptions.iter().filter(|e| value(&e.fact).is_some_and(|v| v < e.below)) {
             precision.matmul_second_16 = exception.matmul_second_16.or(precision.matmul_second_16);
             precision.depthwise_16 = exception.depthwise_16.or(precision.depthwise_16);
+            precision.multiplier_bits_16 = exception.multiplier_bits_16.or(precision.multiplier_bits_16);
             precision.gains.extend(exception.gains.clone());
         }
         precision

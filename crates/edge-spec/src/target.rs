@@ -404,6 +404,9 @@ fn precision(target: &Target) -> Result<(), String> {
         let fact = &unknown.fact;
         return Err(format!("field `precision.exceptions` names `{fact}`, which is no whole number of every device"));
     }
+    if let Some(bits) = precision.bad_bits() {
+        return Err(format!("field `precision.multiplier_bits_16` is {bits}, expected 2 to 24"));
+    }
     match precision.block {
         _ if precision.schemes.is_empty() => Err("field `precision.schemes` is empty, expected one or more".to_owned()),
         Some(size) if size < 8 => Err(format!("field `precision.block` is {size}, expected 8 or more")),
@@ -500,6 +503,11 @@ mod tests {
             "ops: [Conv]",
             &precision("{schemes: [w8a16], exceptions: [{fact: arch, below: 3, matmul_second_16: int8}]}"),
             "field `precision.exceptions` names `arch`, which is no whole number of every device",
+        );
+        check(
+            "ops: [Conv]",
+            &precision("{schemes: [w8a16], multiplier_bits_16: 40}"),
+            "field `precision.multiplier_bits_16` is 40, expected 2 to 24",
         );
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use edge_spec::Target;
 use edge_spec::bundle::Verified;
 
-use super::{Emission, Emitter, Job, Nothing, check_facts};
+use super::{Emission, Emitter, Example, Job, Nothing, check_facts, examples};
 use crate::PackageError;
 
 pub(super) struct Enn;
@@ -60,13 +60,11 @@ impl Emitter for Enn {
         for component in job.components {
             let name = &component.name;
             let mut list = String::new();
-            for (index, call) in job.samples.iter().filter(|c| c.component == *name).enumerate() {
-                for (input, tensor) in &call.inputs {
-                    let file = format!("enn/samples/{name}/{index:03}-{input}.raw");
-                    // Writing into a String cannot fail.
-                    let _ = writeln!(list, "{input} {file}");
-                    files.push((file, tensor.bytes.clone()));
-                }
+            for Example { input, file, tensor } in examples(job, name, "raw").into_iter().flatten() {
+                let file = format!("enn/samples/{file}");
+                // Writing into a String cannot fail.
+                let _ = writeln!(list, "{input} {file}");
+                files.push((file, tensor.bytes.clone()));
             }
             files.push((format!("enn/{name}.txt"), list.into_bytes()));
         }

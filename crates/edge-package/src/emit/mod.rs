@@ -7,6 +7,9 @@ mod openvino;
 mod qnn;
 mod rknn;
 
+use std::collections::BTreeMap;
+
+use edge_ir::Tensor;
 use edge_spec::Target;
 use edge_spec::bundle::{BundleComponent, Verified};
 use edge_spec::target::Facts;
@@ -34,6 +37,11 @@ pub trait Emitter: Sync {
     /// # Errors
     /// As [`Emitter::check`].
     fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError>;
+
+    /// Whether the SDK can quantize float graphs by files of encodings: [`Job::floats`] may then have some.
+    fn takes_floats(&self) -> bool {
+        false
+    }
 
     /// What compiles a bundle for the device of this name, if that can be done here.
     ///
@@ -65,6 +73,8 @@ pub struct Job<'a> {
     pub components: &'a [BundleComponent],
     /// The names of those that have their integers in them; the others are float.
     pub quantized: &'a [String],
+    /// The files of their float forms, by component, where they are in the bundle; the encodings of `NAME` are beside them.
+    pub floats: &'a BTreeMap<String, String>,
     /// Their ONNX opset.
     pub opset: u32,
     /// The target.
@@ -124,19 +134,59 @@ pub(crate) fn facts<T: DeserializeOwned>(target: &Target, place: &str, facts: &F
     })
 }
 
-/// Reads the options as `O`, and each device as `D`.
-pub(crate) fn check_facts<O: DeserializeOwned, D: DeserializeOwned>(target: &Target) -> Result<(), PackageError> {
-    facts::<O>(target, "options", &target.options)?;
-    target
-        .devices
-        .iter()
-        .try_for_each(|(name, device)| facts::<D>(target, &format!("device `{name}`"), device).map(drop))
+/// A device: what it is for people, and the facts that its emitter reads.
+#[derive(Debug)]
+pub(crate) struct Device<T> {
+    pub(crate) about: String,
+    pub(crate) facts: T,
 }
 
-/// The facts of the job's device.
-pub(crate) fn device<D: DeserializeOwned>(job: &Job<'_>) -> Result<D, PackageError> {
+/// A target's device of a name, as an emitter reads it.
+pub(crate) fn named<T: DeserializeOwned>(
+    target: &Target,
+    name: &str,
+    known: &Facts,
+) -> Result<Device<T>, PackageError> {
+    let place = format!("device `{name}`");
+    let mut rest = known.clone();
+    let Some(serde_json::Value::String(about)) = rest.remove("about") else {
+        let reason = "missing field `about`, a text".to_owned();
+        return Err(PackageError::Facts { target: target.name.clone(), place, reason });
+    };
+    Ok(Device { about, facts: facts(target, &place, &rest)? })
+}
+
+/// Reads the options as `O`, and the facts of each device as `D`.
+pub(crate) fn check_facts<O: DeserializeOwned, D: DeserializeOwned>(target: &Target) -> Result<(), PackageError> {
+    facts::<O>(target, "options", &target.options)?;
+    target.devices.iter().try_for_each(|(name, device)| named::<D>(target, name, device).map(drop))
+}
+
+/// The job's device.
+pub(crate) fn device<D: DeserializeOwned>(job: &Job<'_>) -> Result<Device<D>, PackageError> {
     let (name, device) = job.device.ok_or_else(|| PackageError::NoDevice { target: job.target.name.clone() })?;
-    facts(job.target, &format!("device `{name}`"), device)
+    named(job.target, name, device)
+}
+
+/// An example of an input.
+pub(crate) struct Example<'a> {
+    /// The input's name.
+    pub(crate) input: &'a str,
+    /// The name of its file, below the folder of examples.
+    pub(crate) file: String,
+    /// Its content.
+    pub(crate) tensor: &'a Tensor,
+}
+
+/// The examples of a component's inputs, run by run; their files end in `ending`.
+pub(crate) fn examples<'a>(job: &Job<'a>, component: &str, ending: &str) -> Vec<Vec<Example<'a>>> {
+    let runs = job.samples.iter().filter(|call| call.component == component).enumerate();
+    let example = |index: usize, input: &'a str, tensor: &'a Tensor| {
+        let file = format!("{component}/{index:03}-{input}.{ending}");
+        Example { input, file, tensor }
+    };
+    runs.map(|(index, call)| call.inputs.iter().map(|(input, tensor)| example(index, input, tensor)).collect())
+        .collect()
 }
 
 /// Options or a device of an emitter that needs to know nothing.
@@ -146,7 +196,6 @@ pub(crate) struct Nothing {}
 
 #[cfg(test)]
 mod tests {
-    use edge_ir::Tensor;
     use edge_spec::bundle::BundlePort;
 
     use super::*;
@@ -157,7 +206,6 @@ mod tests {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Beads {
-        about: String,
         beads: usize,
     }
 
@@ -171,7 +219,7 @@ mod tests {
         }
 
         fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError> {
-            let Beads { about, beads } = device(job)?;
+            let Device { about, facts: Beads { beads } } = device(job)?;
             let list: Vec<&str> = job.components.iter().map(|c| c.file.as_str()).collect();
             Ok(Emission {
                 files: vec![("abacus/graphs.txt".into(), list.join("\n").into_bytes())],
@@ -228,12 +276,18 @@ mod tests {
 
     /// What an emitter makes of the sample job for a built-in target.
     pub(super) fn emit(target: &str) -> Emission {
+        emit_with(target, [])
+    }
+
+    /// The same, with float forms of some graphs.
+    pub(super) fn emit_with<const N: usize>(target: &str, floats: [(&str, &str); N]) -> Emission {
         let (target, device) = Target::find_for_device(target).expect("a target");
         let device = device.as_deref().map(|name| (name, &target.devices[name]));
         let (components, samples) = (components(), samples());
         let (quantized, opset) = (["unet_step_1".to_owned()], target.graph.opset);
         let components = &components;
-        let job = Job { components, quantized: &quantized, opset, target: &target, device, samples: &samples };
+        let floats = &BTreeMap::from(floats.map(|(name, file)| (name.to_owned(), file.to_owned())));
+        let job = Job { components, quantized: &quantized, floats, opset, target: &target, device, samples: &samples };
         find(&target).expect("an emitter").emit(&job).expect("files")
     }
 
@@ -252,7 +306,9 @@ mod tests {
         emitter.check(&target).expect("its facts");
         let components = components();
         let device = target.devices.get("desk").map(|facts| ("desk", facts));
-        let job = Job { components: &components, quantized: &[], opset: 17, target: &target, device, samples: &[] };
+        let floats = &BTreeMap::new();
+        let job =
+            Job { components: &components, quantized: &[], floats, opset: 17, target: &target, device, samples: &[] };
         let emission = emitter.emit(&job).expect("files");
         assert_eq!(
             text(&emission, "abacus/graphs.txt"),
@@ -268,11 +324,7 @@ mod tests {
             let error = Abacus.check(&target).expect_err("other facts").to_string();
             assert_eq!(error, expected);
         };
-        refuses(
-            "beads: 40",
-            "bead: 40",
-            "target `abacus`: device `desk`: unknown field `bead`, expected `about` or `beads`",
-        );
+        refuses("beads: 40", "bead: 40", "target `abacus`: device `desk`: unknown field `bead`, expected `beads`");
         refuses(", beads: 40", "", "target `abacus`: device `desk`: missing field `beads`");
         let error = find(&Target::parse(YAML, "abacus.yaml").expect("a target")).err().expect("unknown").to_string();
         assert_eq!(

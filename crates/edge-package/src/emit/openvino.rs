@@ -6,15 +6,14 @@ use edge_spec::Target;
 use edge_spec::bundle::Verified;
 use serde::Deserialize;
 
-use super::{Emission, Emitter, Job, Nothing, accept, check_facts, device};
+use super::{Device, Emission, Emitter, Job, Nothing, accept, check_facts, device};
 use crate::PackageError;
 
 pub(super) struct OpenVino;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Device {
-    about: String,
+struct Plugin {
     /// The name that `Core.compile_model` takes.
     device: String,
 }
@@ -55,11 +54,11 @@ impl Emitter for OpenVino {
     }
 
     fn check(&self, target: &Target) -> Result<(), PackageError> {
-        check_facts::<Nothing, Device>(target)
+        check_facts::<Nothing, Plugin>(target)
     }
 
     fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError> {
-        let Device { about, device } = device(job)?;
+        let Device { about, facts: Plugin { device } } = device(job)?;
         let first = job.components.first().map_or(("model.onnx", "model"), |c| (c.file.as_str(), c.name.as_str()));
         let fill = |text: &str| {
             text.replace("DEVICE", &device).replace("ABOUT", &about).replace("FILE", first.0).replace("NAME", first.1)

@@ -11,15 +11,14 @@ use edge_spec::bundle::Verified;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Emission, Emitter, Job, Nothing, Scripts, accept, check_facts, device, facts};
+use super::{Device, Emission, Emitter, Example, Job, Nothing, Scripts, accept, check_facts, device, examples, named};
 use crate::{PackageError, groups};
 
 pub(super) struct Qnn;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Device {
-    about: String,
+struct Chip {
     /// Qualcomm's number of the system on a chip.
     soc_model: u32,
     /// The version of the Hexagon tensor processor.
@@ -45,17 +44,20 @@ impl Emitter for Qnn {
     }
 
     fn check(&self, target: &Target) -> Result<(), PackageError> {
-        check_facts::<Nothing, Device>(target)
+        check_facts::<Nothing, Chip>(target)
+    }
+
+    fn takes_floats(&self) -> bool {
+        true
     }
 
     fn compiler(&self, target: &Target, name: &str) -> Result<Option<Scripts>, PackageError> {
-        let place = format!("device `{name}`");
         let device = target.devices.get(name).ok_or_else(|| PackageError::NoDevice { target: target.name.clone() })?;
-        Ok(Some(scripts(&facts(target, &place, device)?)))
+        Ok(Some(scripts(&named(target, name, device)?.facts)))
     }
 
     fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError> {
-        let facts: Device = device(job)?;
+        let Device { about, facts } = device(job)?;
         let scripts = scripts(&facts);
         let mut files = vec![
             ("qnn/compile.py".to_owned(), scripts.compile.into_bytes()),
@@ -66,23 +68,21 @@ impl Emitter for Qnn {
         ];
         for component in job.components {
             let mut list = String::new();
-            for (index, call) in job.samples.iter().filter(|c| c.component == component.name).enumerate() {
-                let mut line = Vec::new();
-                for (input, tensor) in &call.inputs {
-                    let file = format!("qnn/inputs/{}/{index:03}-{input}.raw", component.name);
-                    line.push(format!("{input}:={file}"));
-                    files.push((file, tensor.bytes.clone()));
-                }
+            for run in examples(job, &component.name, "raw") {
+                let word = |example: &Example<'_>| format!("{}:=qnn/inputs/{}", example.input, example.file);
                 // Writing into a String cannot fail.
-                let _ = writeln!(list, "{}", line.join(" "));
+                let _ = writeln!(list, "{}", run.iter().map(word).collect::<Vec<_>>().join(" "));
+                let place =
+                    |example: Example<'_>| (format!("qnn/inputs/{}", example.file), example.tensor.bytes.clone());
+                files.extend(run.into_iter().map(place));
             }
             files.push((format!("qnn/inputs/{}.txt", component.name), list.into_bytes()));
         }
         let name = job.device.map_or("", |(name, _)| name);
-        let about = format!("{} ({})", facts.about, name.to_uppercase());
+        let about = format!("{about} ({})", name.to_uppercase());
         Ok(Emission {
             files,
-            commands: COMMANDS.replace("ABOUT", &about),
+            commands: COMMANDS.replace("ABOUT", &about).replace("WAY", &way(job)),
             graph_sqnr_db: 40.0,
             pipeline_sqnr_db: 30.0,
             verified: Verified::Source,
@@ -91,7 +91,7 @@ impl Emitter for Qnn {
 }
 
 /// The scripts for one device.
-fn scripts(device: &Device) -> Scripts {
+fn scripts(device: &Chip) -> Scripts {
     let options = provider_options(device);
     let load = format!("{LIBRARY}{LOAD}").replace("OPTIONS", &options);
     Scripts {
@@ -103,7 +103,7 @@ fn scripts(device: &Device) -> Scripts {
 }
 
 /// What ONNX Runtime's provider is told, as a Python dictionary.
-fn provider_options(device: &Device) -> String {
+fn provider_options(device: &Chip) -> String {
     let vtcm = device.vtcm_mb.map_or(String::new(), |mb| format!(", \"vtcm_mb\": \"{mb}\""));
     format!("{{\"soc_model\": \"{}\", \"htp_arch\": \"{}\"{vtcm}}}", device.soc_model, device.htp_arch)
 }
@@ -122,7 +122,7 @@ fn extensions() -> serde_json::Value {
 }
 
 /// What the HTP back end reads.
-fn backend(job: &Job<'_>, device: &Device) -> serde_json::Value {
+fn backend(job: &Job<'_>, device: &Chip) -> serde_json::Value {
     let graph = |(_, names): (&str, Vec<&str>)| {
         let mut graph = json!({"graph_names": names, "O": 3});
         if let Some(mb) = device.vtcm_mb {
@@ -146,13 +146,40 @@ fn text(value: &serde_json::Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
+/// How the SDK's tools get the integers, in words.
+fn way(job: &Job<'_>) -> String {
+    let way = match (job.quantized.is_empty(), job.floats.is_empty()) {
+        (true, _) => {
+            "All graphs of this bundle are float: `convert.sh` keeps them in float16, and with `CALIBRATE=1` quantizes them, \
+             with ranges from the examples in `qnn/inputs`. One golden run is few; `edgetool package --examples FILE` takes \
+             more."
+        }
+        (false, true) => {
+            "`convert.sh` takes graphs with integers as they are, `QuantizeLinear` and `DequantizeLinear` in them, and others \
+             in float16. `edgetool package --with-float` adds float graphs and files of encodings, for `--quantization_overrides`."
+        }
+        (false, false) => {
+            "`convert.sh` takes the float graphs in `qnn/float`, whose weights are the numbers of the integers, with the \
+             encodings in `qnn/encodings-1.0.0` (`ENCODINGS=0.6.1` takes the older form). The examples in `qnn/inputs` give \
+             ranges to tensors that the converter makes itself. With `QDQ=1` it takes the graphs with `QuantizeLinear` and \
+             `DequantizeLinear` instead. Graphs without integers are kept in float16."
+        }
+    };
+    way.to_owned()
+}
+
 /// The script for the SDK's own tools: a line for each graph and each context.
 fn convert(job: &Job<'_>) -> String {
     let mut lines = String::new();
     for component in job.components {
         // Writing into a String cannot fail.
-        let kind = if job.quantized.contains(&component.name) { "quantized" } else { "float" };
-        let _ = writeln!(lines, "{kind} {} {}", component.name, component.file);
+        let _ = match job.floats.get(&component.name) {
+            Some(float) => writeln!(lines, "encoded {} {} {float}", component.name, component.file),
+            None if job.quantized.contains(&component.name) => {
+                writeln!(lines, "quantized {} {}", component.name, component.file)
+            }
+            None => writeln!(lines, "float {} {}", component.name, component.file),
+        };
     }
     lines.push('\n');
     for (context, graphs) in contexts(job) {
@@ -165,7 +192,7 @@ fn convert(job: &Job<'_>) -> String {
 mod tests {
     use serde_json::Value;
 
-    use super::super::tests::{emit, text};
+    use super::super::tests::{emit, emit_with, text};
     use super::*;
 
     #[test]
@@ -201,5 +228,18 @@ mod tests {
             "sample:=qnn/inputs/unet_step_0/000-sample.raw noise:=qnn/inputs/unet_step_0/000-noise.raw\n\
              sample:=qnn/inputs/unet_step_0/001-sample.raw noise:=qnn/inputs/unet_step_0/001-noise.raw\n"
         );
+    }
+
+    #[test]
+    fn float_forms_are_converted_by_their_encodings() {
+        let emission = emit_with("qnn", [("unet_step_1", "qnn/float/unet/step_1.onnx")]);
+        let script = text(&emission, "qnn/convert.sh");
+        assert!(
+            script.contains("\nencoded unet_step_1 model/unet/step_1.onnx qnn/float/unet/step_1.onnx\n"),
+            "{script}"
+        );
+        assert!(script.contains("\nfloat unet_step_0 model/unet/step_0.onnx\n"), "{script}");
+        assert!(emission.commands.contains("`ENCODINGS=0.6.1`"), "{}", emission.commands);
+        assert!(emit("qnn").commands.contains("`edgetool package --with-float`"));
     }
 }

@@ -7,15 +7,14 @@ use edge_spec::Target;
 use edge_spec::bundle::Verified;
 use serde::Deserialize;
 
-use super::{Emission, Emitter, Job, Nothing, check_facts, device};
+use super::{Device, Emission, Emitter, Example, Job, Nothing, check_facts, device, examples};
 use crate::PackageError;
 
 pub(super) struct Rknn;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Device {
-    about: String,
+struct Chip {
     /// What `RKNN.config` takes.
     target_platform: String,
 }
@@ -44,24 +43,21 @@ impl Emitter for Rknn {
     }
 
     fn check(&self, target: &Target) -> Result<(), PackageError> {
-        check_facts::<Nothing, Device>(target)
+        check_facts::<Nothing, Chip>(target)
     }
 
     fn emit(&self, job: &Job<'_>) -> Result<Emission, PackageError> {
-        let Device { about, target_platform } = device(job)?;
+        let Device { about, facts: Chip { target_platform } } = device(job)?;
         let mut files = vec![("rknn/convert.py".into(), CONVERT.replace("PLATFORM", &target_platform).into_bytes())];
         for component in job.components {
             let name = &component.name;
             let mut list = String::new();
-            for (index, call) in job.samples.iter().filter(|c| c.component == *name).enumerate() {
-                let mut line = Vec::new();
-                for (input, tensor) in &call.inputs {
-                    let file = format!("samples/{name}/{index:03}-{input}.npy");
-                    files.push((format!("rknn/{file}"), npy(tensor)));
-                    line.push(file);
-                }
+            for run in examples(job, name, "npy") {
+                let line: Vec<String> = run.iter().map(|example| format!("samples/{}", example.file)).collect();
                 list.push_str(&line.join(" "));
                 list.push('\n');
+                let place = |example: &Example<'_>| (format!("rknn/samples/{}", example.file), npy(example.tensor));
+                files.extend(run.iter().map(place));
             }
             files.push((format!("rknn/{name}.txt"), list.into_bytes()));
         }

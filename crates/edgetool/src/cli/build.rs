@@ -22,6 +22,9 @@ pub(crate) struct Build {
     /// The bundle to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Put float forms of quantized graphs in, as `edgetool package` does
+    #[arg(long)]
+    pub(crate) with_float: bool,
     /// Compile the bundle as well, as `edgetool compile` does
     #[arg(long)]
     pub(crate) compile: bool,

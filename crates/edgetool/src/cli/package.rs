@@ -37,6 +37,9 @@ pub(crate) struct Package {
     /// Prompts, one a line, whose runs are examples for SDKs that choose ranges themselves [default: the golden run]
     #[arg(long, value_name = "FILE")]
     pub(crate) examples: Option<PathBuf>,
+    /// Put float forms of quantized graphs in, with AIMET's encodings, for SDKs that quantize by them (`qairt-converter`)
+    #[arg(long)]
+    pub(crate) with_float: bool,
     /// Put the edgetool executable in, or this one, which was built for the device
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = THIS_PROGRAM)]
     pub(crate) with_runner: Option<PathBuf>,

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use edge_import::Options;
 use edge_ir::{Checked, Graph};
-use edge_package::{Assembled, GateError, Source, assemble, gate, model_files};
+use edge_package::{Assembled, Floats, GateError, Source, assemble, gate, model_files};
 use edge_spec::bundle::{self, Bundle, BundleManifest, Content, Measure};
 use edge_spec::{MANIFEST_FILE, Manifest, Precision, REPORT_FILE, Report, Scheme, Target};
 
 use super::lower::supported;
 use super::model::Model;
-use super::{compile, golden, inspect};
+use super::{compile, floats, golden, inspect};
 use crate::cli::{Compiler, Package, THIS_PROGRAM};
 use crate::report;
 use crate::staging::{Scratch, Staging};
@@ -51,6 +51,9 @@ fn compiled(args: &Package, target: &Target, device: Option<&str>, path: &Path) 
 
 fn pack(args: &Package, target: &Target, device: Option<&str>, key: Option<&Path>, path: &Path) -> Result<()> {
     edge_package::find(target)?.check(target)?;
+    if args.with_float {
+        floats::check(target)?;
+    }
     if !args.model.join(MANIFEST_FILE).exists() {
         let text = format!("`{}` has no `{MANIFEST_FILE}`", args.model.display());
         return Err(report::with_hint(text, "name a folder that `edgetool convert` wrote"));
@@ -62,6 +65,11 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, key: Option<&Path
     let model = Model::open(&args.model, None, Options::default())?;
     let graphs = fitting(&model, &manifest, target)?;
     let runner = args.with_runner.as_deref().map(runner).transpose()?;
+    let scratch = args.with_float.then(Scratch::new).transpose()?;
+    let floats = match &scratch {
+        Some(scratch) => floats::write(args, &manifest, &graphs, scratch.path())?,
+        None => Floats::default(),
+    };
     let (played, samples) = golden::play(args, &model)?;
     let source = Source {
         producer: concat!("edgetool ", env!("CARGO_PKG_VERSION")),
@@ -73,6 +81,7 @@ fn pack(args: &Package, target: &Target, device: Option<&str>, key: Option<&Path
         device,
         played: &played,
         samples: &samples,
+        floats: &floats,
         runner: runner.as_deref(),
     };
     let Assembled { mut manifest, contents, known } = assemble(&source)?;
@@ -124,7 +133,7 @@ fn same_rules(manifest: &Manifest, target: &Target, device: Option<&str>) -> Res
     let (Some(done), Some(device)) = (&manifest.quantization, device) else { return Ok(()) };
     let wide = matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16);
     let Some(rules) = target.clone().on(Some(device.to_owned())).precision.filter(|_| wide) else { return Ok(()) };
-    let own = |precision: &Precision| (precision.matmul_second_16, precision.depthwise_16, precision.gains.clone());
+    let own = |p: &Precision| (p.matmul_second_16, p.depthwise_16, p.multiplier_bits_16, p.gains.clone());
     if own(&rules) == own(&done.precision) {
         return Ok(());
     }

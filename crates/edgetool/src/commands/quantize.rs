@@ -17,7 +17,7 @@ use edge_spec::{
     Target, sha256,
 };
 
-use super::calibrate::{SharedInputs, lock};
+use super::calibrate::{SharedInputs, unshare};
 use super::copies::{self, directory};
 use super::model::Model;
 use super::repair::{Repairs, usual};
@@ -93,7 +93,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
         statistics,
         repairs,
-        inputs: inputs.map(|inputs| lock(&inputs).clone()),
+        inputs: inputs.map(unshare),
         precision,
         rules,
         settings,
@@ -373,8 +373,9 @@ impl Job<'_> {
 
     fn line(&self, component: &Component, done: &Done) -> Option<String> {
         self.chosen.contains(&component.name).then(|| {
-            let weights = done.encodings.iter().filter(|e| e.is_weight).count();
-            let activations = done.encodings.len() - weights;
+            let in_integers = || done.encodings.iter().filter(|e| e.encoding.is_some());
+            let weights = in_integers().filter(|e| e.is_weight).count();
+            let activations = in_integers().count() - weights;
             let bytes: u64 = done.graph.initializers().map(|(_, v, _)| v.ty.bytes()).sum();
             format!(
                 "  {:<14} {:>9} KiB of constants  {weights:>5} of them in integers  {activations:>5} activations",

@@ -117,6 +117,7 @@ impl Building<'_> {
         let prompts = self.recipe.verify.prompts.as_deref().map(Prompt::read_all).transpose()?.unwrap_or_default();
         let stage = Stage::new("package").made(model).text("--report").made(&report.file("report.json"));
         let stage = self.decoder(stage.option("--prompt", prompts.first().map(|p| &p.text)));
+        let stage = if self.args.with_float { stage.text("--with-float") } else { stage };
         // What is compiled is signed after it.
         let key = self.args.secret_key.as_deref().filter(|_| !self.args.compile);
         let stage = self.target(stage.input_option("--secret-key", key)?, true)?;

@@ -46,7 +46,7 @@ impl Compilation<'_> {
         let mut made = Vec::new();
         for group in groups {
             let shared = group.len() > 1;
-            for said in self.compile_group(&group, folder)? {
+            for said in self.compile_group(&group, manifest, folder)? {
                 let component = manifest.components.iter().find(|c| c.name == said.component);
                 let file = component.map_or_else(String::new, |c| c.file.clone());
                 self.judge(&said, &edge_ir::onnx::read(&folder.join(file))?)?;
@@ -63,7 +63,7 @@ impl Compilation<'_> {
     }
 
     /// One process of the compiler: what it says of each graph.
-    fn compile_group(&self, group: &[&str], folder: &Path) -> Result<Vec<CompilerSaid>> {
+    fn compile_group(&self, group: &[&str], manifest: &BundleManifest, folder: &Path) -> Result<Vec<CompilerSaid>> {
         let bar = report::progress_bar(self.quiet);
         bar.set_message(format!("compiling {}", group.join(", ")));
         let mut arguments = vec!["--json"];
@@ -83,7 +83,10 @@ impl Compilation<'_> {
             return Err(refusal(said, &ended.log));
         }
         if let Some(missing) = group.iter().find(|name| all.iter().all(|said| said.component != **name)) {
-            return Err(broken(&format!("the compiler broke off at `{missing}`"), &ended));
+            let error = broken(&format!("the compiler broke off at `{missing}`"), &ended);
+            let file = manifest.components.iter().find(|c| c.name == **missing).map(|c| folder.join(&c.file));
+            let graph = file.and_then(|file| edge_ir::onnx::read(&file).ok());
+            return Err(suspected(error, graph.as_ref()));
         }
         if !self.quiet {
             for said in &all {
@@ -195,6 +198,22 @@ fn refusal(said: &CompilerSaid, log: &str) -> anyhow::Error {
 
 fn more(count: usize) -> String {
     if count > NAMED { format!("\n  and {} more", count - NAMED) } else { String::new() }
+}
+
+/// The same error with a hint, where the graph has nodes at which the compiler is known to crash.
+fn suspected(error: anyhow::Error, graph: Option<&Checked<edge_ir::Graph>>) -> anyhow::Error {
+    let nodes = graph.map(|graph| edge_package::crashing(graph)).unwrap_or_default();
+    if nodes.is_empty() {
+        return error;
+    }
+    let named = |node: &&str| format!("\n  `{node}`");
+    let hint = format!(
+        "it is known to crash at depthwise convolutions of so many channels with int8 weights, which \
+         `depthwise_16: int16` in the target avoids:{}{}",
+        nodes.iter().take(NAMED).map(named).collect::<String>(),
+        more(nodes.len())
+    );
+    report::with_hint(format!("{error:#}"), hint)
 }
 
 /// A script that ended without an answer.
