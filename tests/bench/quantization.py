@@ -2,19 +2,21 @@
 """Quantize the full-size UNet with edgetool and with onnxruntime, and compare time, memory and error.
 
     quantization.py --work DIR --reference CHECKPOINT [--edgetool target/release/edgetool] [--table docs/quantization.md]
-                    [--precisions w8a16 w8a8] [--samples 2 4]
+                    [--precisions w8a16 w8a8 w4a16] [--samples 2 4]
 
-Both read what edgetool converted, in float32. onnxruntime's `quantize_static` gets the plain UNet, for both timesteps
-together, and as many samples as edgetool gets prompts, alternately of step 999 and 499: unit-normal latents, and contexts
-that the text encoder made of the prompts. edgetool gets the folder with two steps folded in, one graph each, and the
-same number of prompts, and draws both steps of each. Its time is that of the whole command, from prompts to files.
+Both read what edgetool converted, in float32, and run the UNet on the same samples: unit-normal latents, and contexts that
+the text encoder made of prompts, alternately of step 999 and 499. onnxruntime's `quantize_static` gets the plain UNet,
+for both timesteps together; edgetool gets the folder with two steps folded in, one graph each. A further row draws half
+as many prompts in both steps, which is what edgetool's users do: its latents are those of the drawing, not unit-normal
+ones. Times are those of whole commands, from samples or prompts to files.
 
 The error is that of the UNet's answer, on inputs that neither has seen: unit-normal latents and contexts at either step,
 and unit-normal latents with a text context. edgetool's graphs have the scheduler's step within them, in integers too;
 the answer's error is the error of their output divided by the step's factor of it. onnxruntime computes all.
 
 Peak memory of onnxruntime at full size grows from 10 GB for one sample to 17 GB for four: where that is not free, its row
-is left out. Weights alone are compared with a copy of what is written.
+is left out. `--aimet` names the interpreter of an environment with aimet-onnx, whose quantizer then gets the first sample
+of the two, as that takes 20 GB. Weights alone are compared with a copy of what is written; both end on the disk.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from measure import measure, settle  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- table: tests/bench/quantization.py -->", "<!-- end of table: tests/bench/quantization.py -->"
 STEPS = (999, 499)
-# Of rounding and repairs: what asks no prompts but for ranges, and the default.
-WAYS = [("nearest", ["--rounding", "nearest", "--repair", "none"]), ("gptq, bias", [])]
+# Of rounding and repairs: what asks no prompts but for ranges, and the default; and whether prompts are drawn.
+NEAREST, PLAIN = ["--rounding", "nearest", "--repair", "none"], ["--rounding", "min-max", "--repair", "none"]
+WAYS = [("nearest", NEAREST, False), ("default", [], False), ("default, from prompts", [], True)]
 GUIDANCE = 8.0
 WIDTH = 256  # of the guidance embedding
 
@@ -47,10 +50,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for conversions, made if it is not there")
     parser.add_argument("--reference", type=Path, help="checkpoint of a full-size model")
     parser.add_argument("--edgetool", type=Path, default=target / "release/edgetool", help="the program")
-    parser.add_argument("--precisions", nargs="+", choices=["w8a16", "w8a8"], default=["w8a16", "w8a8"])
+    parser.add_argument("--precisions", nargs="+", choices=["w8a16", "w8a8", "w4a16"], default=["w8a16", "w8a8", "w4a16"])
     parser.add_argument("--samples", nargs="+", type=int, default=[2, 4], help="numbers of samples, 2 at least")
     parser.add_argument("--table", type=Path, help="document whose table to write")
-    parser.add_argument("--theirs", nargs=3, metavar=("SCHEME", "SAMPLES", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--aimet", type=Path, help="interpreter with aimet-onnx")
+    parser.add_argument("--theirs", nargs=4, metavar=("TOOL", "SCHEME", "SAMPLES", "MODEL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.theirs:
         return theirs(args.work, *args.theirs)
@@ -79,33 +83,41 @@ def compare(args: argparse.Namespace) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *weights_alone(args, work)]
     for precision in args.precisions:
         for samples in args.samples:
-            for way, options in WAYS:
+            record(work, samples)
+            plain = [("min-max", PLAIN, False)] if precision == "w4a16" else []
+            for way, options, drawn in plain + WAYS:
                 ours = work / f"{precision}-{samples}"
                 command = [args.edgetool, "quantize", work / "folded", "--precision", precision, "--link", "--force", *options]
-                done = measure([*command, "--calibration", prompts, "--number", samples, "-o", ours])
+                calibration = ["--calibration", prompts, "--number", samples // 2] if drawn else ["--calibration", work / "samples.safetensors"]
+                done = measure([*command, *calibration, "-o", ours])
                 answers = [folded_answer(work, ours, case) - folded_answer(work, work / "folded", case) for case in CASES]
                 errors = [decibels(eps, error) for eps, error in zip(expected, answers)]
-                lines.append(row(f"edgetool, {way}", precision, f"{samples} prompts, both steps", done, errors))
+                lines.append(row(f"edgetool, {way}", precision, f"{samples // 2} x 2 steps", done, errors))
                 print(lines[-1], flush=True)
                 shutil.rmtree(ours)
-            size = (work / "plain/unet/model.onnx_data").stat().st_size / 1e9
-            if free_gb() < size * (6.5 + 1.8 * samples):
-                print(f"{samples} samples take onnxruntime more memory than the {free_gb():.0f} GB that are free")
-                continue
-            model = work / "theirs/model.onnx"
-            model.parent.mkdir(exist_ok=True)
-            script = [sys.executable, __file__, "--work", work, "--theirs", precision, samples, model]
-            done = measure(script)
-            answers = [run(model, plain_feeds(work, case)) - eps for case, eps in zip(CASES, expected)]
-            errors = [decibels(eps, error) for eps, error in zip(expected, answers)]
-            lines.append(row("onnxruntime", precision, str(samples), done, errors))
-            print(lines[-1], flush=True)
-            shutil.rmtree(model.parent)
+            if precision == "w4a16":
+                continue  # onnxruntime's quantizer has no 4 bits for convolutions.
+            peers = [("onnxruntime", sys.executable, samples)]
+            if args.aimet and samples == max(args.samples):
+                peers.append(("aimet-onnx", args.aimet, 1))
+            for tool, python, seen in peers:
+                size = (work / "plain/unet/model.onnx_data").stat().st_size / 1e9
+                if free_gb() < size * (6.5 + 1.8 * seen + (7 if tool == "aimet-onnx" else 0)):
+                    print(f"{seen} samples take {tool} more memory than the {free_gb():.0f} GB that are free")
+                    continue
+                model = work / "theirs/model.onnx"
+                model.parent.mkdir(exist_ok=True)
+                done = measure([python, __file__, "--work", work, "--theirs", tool, precision, seen, model])
+                answers = [run(model, plain_feeds(work, case)) - eps for case, eps in zip(CASES, expected)]
+                errors = [decibels(eps, error) for eps, error in zip(expected, answers)]
+                lines.append(row(tool, precision, str(seen), done, errors))
+                print(lines[-1], flush=True)
+                shutil.rmtree(model.parent)
     return "\n".join(lines)
 
 
 def weights_alone(args: argparse.Namespace, work: Path) -> list[str]:
-    """Quantizing weights, and copying what it writes from memory to disk, in turns; the best of three."""
+    """Quantizing weights, and copying what it writes, from memory to disk both, in turns; the best of three."""
     out, copy = work / "w8", work / "w8-copy"
     quantize = [args.edgetool, "quantize", work / "folded", "--precision", "w8", "-o", out]
     rows = []
@@ -116,9 +128,9 @@ def weights_alone(args: argparse.Namespace, work: Path) -> list[str]:
             for folder in (out, copy):
                 shutil.rmtree(folder, ignore_errors=True)
             settle()
-            seen["edgetool"].append(measure([*quantize, *link]))
+            seen["edgetool"].append(measure(synced(out, [*quantize, *link])))
             settle()
-            seen["cp"].append(measure(["cp", "-r", out / written, copy]))
+            seen["cp"].append(measure(synced(copy, ["cp", "-r", out / written, copy])))
         what = "W8, others linked" if link else "W8, others copied"
         for tool, name in (("edgetool", what), ("cp", f"{what}: what was written")):
             best = min(seen[tool], key=lambda done: done.seconds)
@@ -127,6 +139,11 @@ def weights_alone(args: argparse.Namespace, work: Path) -> list[str]:
     for folder in (out, copy):
         shutil.rmtree(folder)
     return rows
+
+
+def synced(folder: Path, command: list[object]) -> list[object]:
+    """A command that ends when what it wrote is on the disk."""
+    return ["sh", "-c", 'folder=$1; shift; "$@" && sync -f "$folder"', "sh", folder, *command]
 
 
 def row(tool, precision, samples, done, errors) -> str:
@@ -158,6 +175,26 @@ def latent_shape(work: Path) -> list[int]:
 def plain_feeds(work: Path, case: tuple[int, bool]) -> dict[str, np.ndarray]:
     latent, context = inputs(work, case)
     return unet_feeds(latent, context, STEPS[case[0]])
+
+
+def sample(work: Path, index: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Latent, context and place of the step of a sample to calibrate with."""
+    return normal(index, latent_shape(work)), np.load(work / "contexts.npy")[index : index + 1], index % 2
+
+
+def record(work: Path, samples: int) -> None:
+    """The samples in a file, as the folded graphs take them."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, list[np.ndarray]] = {}
+    for index in range(samples):
+        latent, context, step = sample(work, index)
+        feeds = {"sample": latent, "encoder_hidden_states": context, "noise": normal(600 + index, list(latent.shape))}
+        loaded = session(work / f"folded/unet/step_{step}.onnx")
+        for name in (i.name for i in loaded.get_inputs()):
+            tensors.setdefault(f"unet_step_{step}/{name}", []).append(feeds[name])
+        del loaded
+    save_file({name: np.concatenate(parts) for name, parts in tensors.items()}, work / "samples.safetensors")
 
 
 def unet_feeds(latent: np.ndarray, context: np.ndarray, step: int) -> dict[str, np.ndarray]:
@@ -213,33 +250,48 @@ def contexts(plain: Path, prompts: list[str]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def theirs(work: Path, precision: str, samples: str, model: str) -> None:
-    """onnxruntime's quantizer, as its documentation has it for models with weights outside."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    contexts, shape = np.load(work / "contexts.npy"), latent_shape(work)
+def theirs(work: Path, tool: str, precision: str, samples: str, model: str) -> None:
+    """Another tool's quantizer, as its documentation has it for models with weights outside."""
     plain = work / "plain/unet/model.onnx"
     loaded = session(plain)
     kinds = {i.name: (i.type, i.shape) for i in loaded.get_inputs()}
     del loaded
 
+    def feeds(index: int) -> dict[str, np.ndarray]:
+        latent, context, step = sample(work, index)
+        made = unet_feeds(latent, context, STEPS[step])
+        typed = {n: f.astype(np.int32) if "int32" in kinds[n][0] else f for n, f in made.items()}
+        return {n: f.reshape(kinds[n][1]) for n, f in typed.items()}
+
+    run = {"onnxruntime": by_onnxruntime, "aimet-onnx": by_aimet}[tool]
+    run(plain, model, precision == "w8a16", [feeds(index) for index in range(int(samples))])
+
+
+def by_onnxruntime(plain: Path, model: str, wide: bool, samples: list[dict[str, np.ndarray]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = list(range(int(samples)))
+            self.left = list(samples)
 
         def get_next(self):
-            if not self.left:
-                return None
-            index = self.left.pop(0)
-            feeds = unet_feeds(normal(index, shape), contexts[index : index + 1], STEPS[index % 2])
-            typed = {n: f.astype(np.int32) if "int32" in kinds[n][0] else f for n, f in feeds.items()}
-            return {n: f.reshape(kinds[n][1]) for n, f in typed.items()}
+            return self.left.pop(0) if self.left else None
 
-    wide = QuantType.QUInt16 if precision == "w8a16" else QuantType.QUInt8
     quantize_static(
         str(plain), model, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=wide, weight_type=QuantType.QInt8, use_external_data_format=True,
+        activation_type=QuantType.QUInt16 if wide else QuantType.QUInt8, weight_type=QuantType.QInt8,
+        use_external_data_format=True,
     )  # fmt: skip
+
+
+def by_aimet(plain: Path, model: str, wide: bool, samples: list[dict[str, np.ndarray]]) -> None:
+    import aimet_onnx
+    import onnx
+
+    types = {"param_type": aimet_onnx.int8, "activation_type": aimet_onnx.int16 if wide else aimet_onnx.int8}
+    made = aimet_onnx.QuantizationSimModel(onnx.load(plain), **types, providers=["CPUExecutionProvider"])
+    made.compute_encodings(samples)
+    onnx.save(made.to_onnx_qdq(), model, save_as_external_data=True, location="model.onnx_data")
 
 
 def free_gb() -> float:

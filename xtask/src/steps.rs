@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The folder of the workspace.
+/// The folder of the workspace, as cargo says at run time: checkouts that share a target directory share this program.
 pub(crate) fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()));
     manifest.parent().map(Path::to_path_buf).unwrap_or(manifest)
 }
 

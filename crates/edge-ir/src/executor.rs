@@ -1,6 +1,6 @@
 //! What can run a graph.
 
-use crate::{DType, Error, TensorType};
+use crate::{DType, Error, Graph, TensorType, ValueId};
 
 /// A tensor outside of a graph: what is fed and what is got.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,34 +46,67 @@ impl Tensor {
 /// Why a graph did not run.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a graph is called, takes and gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// The graph's name.
+    pub graph: String,
+    /// Names and types of the inputs, in order.
+    pub inputs: Vec<(String, TensorType)>,
+    /// Names and types of the outputs, in order.
+    pub outputs: Vec<(String, TensorType)>,
+}
+
+impl Ports {
+    /// Those of a graph.
+    pub fn of(graph: &Graph) -> Self {
+        let named =
+            |ids: &[ValueId]| ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect();
+        let (inputs, outputs) = (named(&graph.inputs), named(&graph.outputs));
+        Self { graph: graph.name.clone(), inputs, outputs }
+    }
+
+    /// Whether these inputs fit.
+    ///
+    /// # Errors
+    /// If not; names the first that does not.
+    pub fn check(&self, given: &[Tensor]) -> Result<(), Error> {
+        let wrong = |reason| Error::Node { node: "inputs".into(), op: "graph".into(), reason };
+        if self.inputs.len() != given.len() {
+            return Err(wrong(format!("expected {} inputs, got {}", self.inputs.len(), given.len())));
+        }
+        for ((name, ty), tensor) in self.inputs.iter().zip(given) {
+            if *ty != tensor.ty {
+                return Err(wrong(format!("input `{name}` must be {ty}, got {}", tensor.ty)));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs one graph, any number of times.
 pub trait Executor {
+    /// What the graph is called, takes and gives.
+    fn ports(&self) -> &Ports;
+
     /// The graph's name.
-    fn name(&self) -> &str;
+    fn name(&self) -> &str {
+        &self.ports().graph
+    }
 
     /// Names and types of the inputs, in order.
-    fn inputs(&self) -> &[(String, TensorType)];
+    fn inputs(&self) -> &[(String, TensorType)] {
+        &self.ports().inputs
+    }
 
     /// Names and types of the outputs, in order.
-    fn outputs(&self) -> &[(String, TensorType)];
+    fn outputs(&self) -> &[(String, TensorType)] {
+        &self.ports().outputs
+    }
 
     /// Feeds the inputs in the graph's order and gives the outputs in the graph's order.
     ///
     /// # Errors
     /// If an input has not the declared type and shape, or the runtime fails.
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure>;
-}
-
-/// An error that names the first input that does not fit.
-pub fn check_inputs(declared: &[(String, TensorType)], given: &[Tensor]) -> Result<(), Error> {
-    let wrong = |reason| Error::Node { node: "inputs".into(), op: "graph".into(), reason };
-    if declared.len() != given.len() {
-        return Err(wrong(format!("expected {} inputs, got {}", declared.len(), given.len())));
-    }
-    for ((name, ty), tensor) in declared.iter().zip(given) {
-        if *ty != tensor.ty {
-            return Err(wrong(format!("input `{name}` must be {ty}, got {}", tensor.ty)));
-        }
-    }
-    Ok(())
 }

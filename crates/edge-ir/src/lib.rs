@@ -28,7 +28,7 @@ pub use dtype::DType;
 pub use dump::dump;
 pub use encoding::{Encoding, Granularity};
 pub use error::Error;
-pub use executor::{Executor, Failure, Tensor, check_inputs};
+pub use executor::{Executor, Failure, Ports, Tensor};
 pub use graph::{Attribute, Graph, Model, Node, TensorType, Value, ValueId};
 pub use inline::Scope;
 pub use rewrite::{Rewritten, Rule, rewrite};

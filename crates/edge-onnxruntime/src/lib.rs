@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use edge_ir::{Checked, DType, Executor, Failure, Graph, Tensor, TensorType, ValueId};
+use edge_ir::{Checked, DType, Executor, Failure, Graph, Ports, Tensor, TensorType};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session as Inner, SessionInputValue};
 use ort::value::{DynValue, Tensor as Value};
@@ -106,59 +106,45 @@ impl Library {
             let mut builder = builder.with_inter_threads(1).map_err(|e| e.to_string())?;
             builder.commit_from_file(file).map_err(|e| e.to_string())
         };
-        let ports = |ids: &[ValueId]| -> Vec<(String, TensorType)> {
-            ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect()
-        };
-        let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
-        Ok(Session { graph: graph.name.clone(), inputs, outputs, inner: open().map_err(failed)? })
+        Ok(Session { ports: Ports::of(graph), inner: open().map_err(failed)? })
     }
 }
 
 /// A graph that is loaded and can run any number of times.
 #[derive(Debug)]
 pub struct Session {
-    graph: String,
-    inputs: Vec<(String, TensorType)>,
-    outputs: Vec<(String, TensorType)>,
+    ports: Ports,
     inner: Inner,
 }
 
 impl Session {
     fn evaluate(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        let graph = self.graph.clone();
+        let Ports { graph, inputs: taken, outputs: given } = &self.ports;
         let failed = |e: ort::Error| Error::Runtime { action: "run", graph: graph.clone(), reason: e.to_string() };
         let mut fed = Vec::new();
-        for ((name, _), tensor) in self.inputs.iter().zip(inputs) {
-            let value = to_value(tensor).ok_or_else(|| unknown(&graph, name, &tensor.ty))?.map_err(failed)?;
+        for ((name, _), tensor) in taken.iter().zip(inputs) {
+            let value = to_value(tensor).ok_or_else(|| unknown(graph, name, &tensor.ty))?.map_err(failed)?;
             fed.push((name.clone(), SessionInputValue::Owned(value)));
         }
         let results = self.inner.run(fed).map_err(failed)?;
         let mut outputs = Vec::new();
-        for (name, ty) in &self.outputs {
+        for (name, ty) in given {
             let missing =
                 || Error::Runtime { action: "run", graph: graph.clone(), reason: format!("no output `{name}`") };
             let value = results.get(name).ok_or_else(missing)?;
-            outputs.push(from_value(value, ty).ok_or_else(|| unknown(&graph, name, ty))?.map_err(failed)?);
+            outputs.push(from_value(value, ty).ok_or_else(|| unknown(graph, name, ty))?.map_err(failed)?);
         }
         Ok(outputs)
     }
 }
 
 impl Executor for Session {
-    fn name(&self) -> &str {
-        &self.graph
-    }
-
-    fn inputs(&self) -> &[(String, TensorType)] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[(String, TensorType)] {
-        &self.outputs
+    fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
-        edge_ir::check_inputs(&self.inputs, inputs)?;
+        self.ports.check(inputs)?;
         Ok(self.evaluate(inputs)?)
     }
 }

@@ -7,18 +7,23 @@ use std::path::{Path, PathBuf};
 
 use edge_import::{Error, Imported, Options, TensorProblem, TimestepShape, import};
 use edge_ir::{Checked, Graph, Tensor};
-use edge_lcm::{BetaSchedule, PredictionType, Schedule, SchedulerConfig, StepRequest};
+use edge_lcm::{Affine, BetaSchedule, PredictionType, Schedule, SchedulerConfig, StepRequest};
 use edge_passes::lcm::{Branches, Folded, Form, Layout, Request, fold, needs_branches};
 use edge_run::tokenizer::Tokenizer;
 use edge_run::{Decoder, Guidance, Noise, Plan, Prompts, Sampler};
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::RngSeed;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Relative L2 error of the last latent, from the unfolded model's: the same sums, constants rounded once.
 const TOLERANCE: f64 = 1e-5;
+
+/// Relative error of the UNet's output by rounding, which a step multiplies: by 15 with Stable Diffusion's betas, by
+/// 64 with `squaredcos_cap_v2` at timestep 989, where the signal's share, which it is divided by, is nearly 0.
+const ROUNDING: f64 = 1e-6;
 
 /// Everything that is drawn.
 #[derive(Clone, Debug)]
@@ -110,7 +115,8 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    // The same cases in every run; PROPTEST_RNG_SEED and PROPTEST_CASES draw others.
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     #[test]
     fn folded_models_give_what_unfolded_ones_give(case in cases()) {
@@ -139,10 +145,17 @@ proptest! {
         for name in ["denoised", "image"] {
             let Some(found) = found.get(name) else { continue };
             let error = distance(&found.to_f32s(), &expected[name].to_f32s());
-            prop_assert!(error <= TOLERANCE, "{name}: relative error {error:e}");
+            let limit = TOLERANCE + ROUNDING * gain(&schedule);
+            prop_assert!(error <= limit, "{name}: relative error {error:e}, at most {limit:e}");
         }
         prop_assert!(found.contains_key("image"));
     }
+}
+
+/// What the step that multiplies the UNet's output most multiplies it with.
+fn gain(schedule: &Schedule) -> f64 {
+    let gain = |step: Affine| (step.clean * step.clip.map_or(1.0, |clip| clip.output)).abs();
+    schedule.affine().unwrap().into_iter().map(gain).fold(0.0, f64::max)
 }
 
 /// The folded model's tensors.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use edge_ir::{Checked, Graph, ValueId};
+use rayon::prelude::*;
 
 use crate::calibration::CalibrationError;
 use crate::insert::fold_casts;
@@ -18,6 +19,8 @@ use crate::rounding::{Gram, Part};
 const ROWS: usize = 997;
 /// Numbers of a row whose products with one another are summed, at most: memory and time grow with it.
 const COLUMNS: usize = 1152;
+/// Columns whose sums one thread adds up.
+const TOGETHER: usize = 256;
 /// Where a matrix is cut, to a multiple of this, so that scales of blocks are not.
 const CUT: usize = 128;
 
@@ -119,7 +122,7 @@ impl Inputs {
         let (Some(known), Some(folder)) = (self.components.get_mut(component), self.folders.get(component)) else {
             return Ok(());
         };
-        let not_finite = values.iter().filter(|v| !v.is_finite()).count() as u64;
+        let not_finite = values.par_iter().with_min_len(1 << 16).filter(|v| !v.is_finite()).count() as u64;
         for tap in known.taps.iter_mut().filter(|tap| tap.tensor == tensor) {
             if not_finite > 0 {
                 let (component, tensor) = (component.to_owned(), tensor.to_owned());
@@ -184,12 +187,16 @@ impl Inputs {
 impl Moments {
     fn add(&mut self, values: &[f32], rows: usize) {
         self.rows += rows as u64;
-        for row in values.chunks_exact(self.sums.len().max(1)) {
-            for ((sum, square), v) in self.sums.iter_mut().zip(&mut self.squares).zip(row) {
-                *sum += f64::from(*v);
-                *square += f64::from(*v) * f64::from(*v);
+        let columns = self.sums.len().max(1);
+        let parts = self.sums.par_chunks_mut(TOGETHER).zip(self.squares.par_chunks_mut(TOGETHER));
+        parts.enumerate().for_each(|(index, (sums, squares))| {
+            for row in values.chunks_exact(columns) {
+                for ((sum, square), v) in sums.iter_mut().zip(&mut *squares).zip(&row[index * TOGETHER..]) {
+                    *sum += f64::from(*v);
+                    *square += f64::from(*v) * f64::from(*v);
+                }
             }
-        }
+        });
     }
 
     /// The mean of each number of a row.

@@ -3,8 +3,12 @@
 use std::ops::Range;
 
 use edge_ir::{Graph, Node, ValueId};
+use rayon::prelude::*;
 
 use crate::rules::{Operand, Rule};
+
+/// Rows or channels that one thread takes at a time.
+const TOGETHER: usize = 128;
 
 /// A layer with a constant weight.
 #[derive(Clone, Debug)]
@@ -120,8 +124,11 @@ impl Patches {
     pub(crate) fn take(&self, values: &[f32], rows: &[usize], range: Range<usize>) -> Vec<f32> {
         match self {
             Self::Rows(channels) => {
-                let row = |row: &usize| &values[row * channels..][range.clone()];
-                rows.iter().flat_map(row).copied().collect()
+                let mut out = vec![0.0; rows.len() * range.len()];
+                out.par_chunks_mut(range.len().max(1)).zip(rows).for_each(|(out, row)| {
+                    out.copy_from_slice(&values[row * channels..][range.clone()]);
+                });
+                out
             }
             Self::Planes(planes) => planes.take(values, rows, range),
         }
@@ -129,18 +136,23 @@ impl Patches {
 
     /// The greatest magnitude of each channel.
     pub(crate) fn greatest(&self, values: &[f32], so_far: &mut [f32]) {
-        let wider = |most: &mut f32, values: &[f32]| *most = values.iter().fold(*most, |m, v| m.max(v.abs()));
         match self {
             Self::Rows(channels) => {
-                for row in values.chunks_exact((*channels).max(1)) {
-                    so_far.iter_mut().zip(row).for_each(|(most, v)| *most = most.max(v.abs()));
-                }
+                so_far.par_chunks_mut(TOGETHER).enumerate().for_each(|(index, so_far)| {
+                    for row in values.chunks_exact((*channels).max(1)) {
+                        let row = &row[index * TOGETHER..];
+                        so_far.iter_mut().zip(row).for_each(|(most, v)| *most = most.max(v.abs()));
+                    }
+                });
             }
             Self::Planes(planes) => {
                 let [channels, height, width] = planes.shape;
-                for (index, plane) in values.chunks_exact((height * width).max(1)).enumerate() {
-                    wider(&mut so_far[index % channels], plane);
-                }
+                so_far.par_iter_mut().enumerate().for_each(|(channel, so_far)| {
+                    for image in values.chunks_exact((channels * height * width).max(1)) {
+                        let plane = &image[channel * height * width..][..height * width];
+                        *so_far = plane.iter().fold(*so_far, |most, v| most.max(v.abs()));
+                    }
+                });
             }
         }
     }
@@ -149,30 +161,35 @@ impl Patches {
 impl Planes {
     fn take(&self, values: &[f32], rows: &[usize], range: Range<usize>) -> Vec<f32> {
         let [channels, height, width] = self.shape;
-        let [kernel_rows, kernel_columns] = self.kernel;
-        let each = kernel_rows * kernel_columns;
+        let each = self.kernel.iter().product::<usize>();
         let length = range.len() * each;
+        let per_image = self.out[0] * self.out[1];
         let mut out = vec![0.0; rows.len() * length];
-        // Where an offset of the kernel falls on one axis, if within the plane.
-        let place = |axis: usize, at: usize, offset: usize, limit: usize| {
+        out.par_chunks_mut((TOGETHER * length).max(1)).zip(rows.par_chunks(TOGETHER)).for_each(|(out, rows)| {
+            let places: Vec<Option<usize>> = rows.iter().flat_map(|row| self.places(row % per_image)).collect();
+            // Plane by plane, so that one is read while it is near.
+            for (at, channel) in range.clone().enumerate() {
+                for ((row, out), places) in rows.iter().zip(out.chunks_exact_mut(length)).zip(places.chunks(each)) {
+                    let plane = &values[(row / per_image * channels + channel) * height * width..][..height * width];
+                    let seen = places.iter().map(|place| place.map_or(0.0, |place| plane[place]));
+                    out[at * each..].iter_mut().zip(seen).for_each(|(out, v)| *out = v);
+                }
+            }
+        });
+        out
+    }
+
+    /// Where in a plane the kernel's numbers fall for one number of the output, if within.
+    fn places(&self, at: usize) -> impl Iterator<Item = Option<usize>> {
+        let [_, height, width] = self.shape;
+        let (y, x) = (at / self.out[1], at % self.out[1]);
+        let place = move |axis: usize, at: usize, offset: usize, limit: usize| {
             (at * self.strides[axis] + offset * self.dilations[axis])
                 .checked_sub(self.pads[axis])
                 .filter(|place| *place < limit)
         };
-        let per_image = self.out[0] * self.out[1];
-        for (row, out) in rows.iter().zip(out.chunks_exact_mut(length.max(1))) {
-            let (image, at) = (row / per_image, row % per_image);
-            let (y, x) = (at / self.out[1], at % self.out[1]);
-            for offset in 0..each {
-                let y = place(0, y, offset / kernel_columns, height);
-                let x = place(1, x, offset % kernel_columns, width);
-                let (Some(y), Some(x)) = (y, x) else { continue };
-                let first = (image * channels + range.start) * height * width + y * width + x;
-                let planes = values[first..].iter().step_by(height * width);
-                out.iter_mut().skip(offset).step_by(each).zip(planes).for_each(|(out, v)| *out = *v);
-            }
-        }
-        out
+        let offsets = (0..self.kernel[0]).flat_map(|row| (0..self.kernel[1]).map(move |column| (row, column)));
+        offsets.map(move |(row, column)| Some(place(0, y, row, height)? * width + place(1, x, column, width)?))
     }
 }
 

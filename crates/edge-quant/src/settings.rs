@@ -6,11 +6,13 @@ use edge_ir::{DType, Graph, Node};
 use edge_spec::{ActivationType, Biases, Precision, PrecisionRule, Scheme, WeightType};
 
 use crate::WeightScheme;
+use crate::names::has_weights;
 use crate::rules::{Operand, Rule};
 
-/// What has activations of 16 bits where others have 8: the scheduler's step multiplies every error of the latents.
-const FINE_PARTS: &[&str] = &["scheduler"];
-/// What has weights of 8 bits where those of others have 4: what enters and leaves the network passes it.
+/// What has activations of 16 bits where others have 8: what enters and leaves the network passes it, and the scheduler's
+/// step multiplies every error of the latents.
+const FINE_PARTS: &[&str] = &["conv_in", "conv_norm_out", "conv_act", "conv_out", "scheduler"];
+/// What has weights of 8 bits where those of others have 4, for the same reason.
 const WIDE_PARTS: &[&str] = &["conv_in", "conv_out"];
 
 /// Modules that stay in float: angles of several turns, of which the sine is taken.
@@ -81,6 +83,14 @@ impl Settings {
     pub fn quantizes_activations(&self) -> bool {
         let by_rule = |rule: &PrecisionRule| rule.activations.is_some_and(|ty| ty != ActivationType::Float);
         self.activations.is_some() || self.rules.iter().any(by_rule)
+    }
+
+    /// Whether anything of a graph is quantized, or stored in 16 bits of float.
+    pub fn changes(&self, graph: &Graph) -> bool {
+        let changes = |node: &Node| {
+            self.activations_of(graph, node).is_some() || has_weights(graph, node) && self.weights_of(node).is_some()
+        };
+        graph.nodes.iter().any(changes)
     }
 
     /// The type of the activations of a node that can be quantized; `None` if it computes in float.

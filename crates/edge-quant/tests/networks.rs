@@ -11,11 +11,12 @@ use edge_ir::{Checked, DType, Executor, Graph, Tensor, TensorType, ValueId, View
 use edge_passes::Driver;
 use edge_passes::lower::passes;
 use edge_quant::calibration::taps;
+use edge_quant::mixed::pieces;
 use edge_quant::repairs::{correct_biases, smooth};
 use edge_quant::rounding::Rounding;
 use edge_quant::{Inputs, Quantized, Range, Settings, SharedWeights, half_weights, quantize};
 use edge_run::Session;
-use edge_spec::{Scheme, Target};
+use edge_spec::{ActivationType, PrecisionRule, Scheme, Target, WeightType};
 
 /// A network, inputs for it, what it gives, and what its tensors take meanwhile.
 struct Case {
@@ -172,6 +173,50 @@ fn outputs_gain_from_what_is_known_of_inputs() {
         assert!(sequential > nearest && gptq > nearest + 3.0 && gptq > min_max + 3.0, "{figures}");
         assert!(with(Rounding::MinMax, true) > min_max, "{figures}");
     }
+}
+
+#[test]
+fn pieces_give_what_the_graph_gives_also_where_one_is_quantized() {
+    let target = Target::find("qnn").unwrap();
+    let case = case("unet", &target);
+    let rule = |of: &str, weights, activations| PrecisionRule { of: of.into(), weights, activations };
+    let rules = vec![rule("attn2", Some(WeightType::Int8), Some(ActivationType::Uint8))];
+    let all = Settings::of(Scheme::W8a8, target.precision.as_ref().unwrap(), 21);
+    let settings = Settings { activations: None, weights: None, rules, ..all };
+    // A piece may read what another one moved.
+    let same = taps(&case.graph).same;
+    let range = |tensor: &str, _: DType| case.ranges.get(same.get(tensor).map_or(tensor, String::as_str)).copied();
+    let quantized =
+        |graph: &Checked<Graph>| quantize(graph, &settings, &range, &mut SharedWeights::default()).expect("quantized");
+    let (mut plain, mut changed) = (BTreeMap::new(), BTreeMap::new());
+    for (id, tensor) in case.graph.inputs.iter().zip(&case.inputs) {
+        plain.insert(case.graph.value(*id).name.clone(), tensor.clone());
+    }
+    changed.clone_from(&plain);
+    let pieces = pieces(&case.graph).expect("sound");
+    let mut forms = 0;
+    for piece in &pieces {
+        let other = settings.changes(piece).then(|| quantized(piece).graph);
+        forms += usize::from(other.is_some());
+        for (made, graph) in [(&mut plain, piece), (&mut changed, other.as_ref().unwrap_or(piece))] {
+            let read: Vec<Tensor> = piece.inputs.iter().map(|id| made[&piece.value(*id).name].clone()).collect();
+            let given = Session::load(graph).expect("tract takes it").run(&read).expect("it runs");
+            made.extend(piece.outputs.iter().map(|id| piece.value(*id).name.clone()).zip(given));
+        }
+    }
+    assert!(forms > 3 && forms + 10 < pieces.len(), "{forms} of {}", pieces.len());
+    let output = &case.graph.value(case.graph.outputs[0]).name;
+    let far = |found: &[f32], expected: &[f32]| {
+        let square = |v: f32| f64::from(v).powi(2);
+        let error: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+        (error / expected.iter().map(|v| square(*v)).sum::<f64>()).sqrt()
+    };
+    let whole = run(&quantized(&case.graph).graph, &case.inputs);
+    let cost = far(&whole, &case.expected);
+    assert!(far(&plain[output].to_f32s(), &case.expected) < 2e-5);
+    // Fewer operators are fused, so that a tie may fall otherwise.
+    let off = far(&changed[output].to_f32s(), &whole);
+    assert!(off < 0.1 * cost, "{off:e}, integers cost {cost:e}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edge_ir::encoding::{pack, unpack};
-use edge_ir::{Checked, DType, Data, Executor, Graph, Tensor, TensorType, ValueId};
+use edge_ir::{Checked, DType, Data, Executor, Graph, Ports, Tensor, TensorType, ValueId};
 use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::prelude::tract_itertools::Itertools;
 use tract_onnx::prelude::{
@@ -34,9 +34,7 @@ pub fn set_threads(threads: usize) -> Result<(), Error> {
 /// A graph that is loaded and can run any number of times.
 #[derive(Debug)]
 pub struct Session {
-    graph: String,
-    inputs: Vec<(String, TensorType)>,
-    outputs: Vec<(String, TensorType)>,
+    ports: Ports,
     watch: Option<Watch>,
     recorder: Option<Recorder>,
     plan: Arc<TypedRunnableModel>,
@@ -93,17 +91,13 @@ impl Session {
 
     /// Runs `changed` in the place of `graph`.
     fn prepare(graph: &Checked<Graph>, changed: Graph, shown: Option<&Shown>) -> Result<Self, Error> {
-        let ports =
-            |ids: &[ValueId]| ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect();
-        let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
-        let name = graph.name.clone();
         let fused = fuse::fuse(changed)?;
         let plan = plan(fused, shown).map_err(|e| Error::Tract {
             action: "load",
-            graph: name.clone(),
+            graph: graph.name.clone(),
             reason: format!("{e:#}"),
         })?;
-        Ok(Self { graph: name, inputs, outputs, watch: None, recorder: None, plan })
+        Ok(Self { ports: Ports::of(graph), watch: None, recorder: None, plan })
     }
 
     /// The same, and lets `watcher` hear these values after each run. They are outputs of nodes. Operators around them are
@@ -124,7 +118,7 @@ impl Session {
         let own = graph.outputs.len();
         let types = watched.outputs[own..].iter().map(|id| graph.ty(*id).clone()).collect();
         let mut session = Self::load(&watched.check()?)?;
-        session.outputs.truncate(own);
+        session.ports.outputs.truncate(own);
         session.watch = Some(Watch { types, places, watcher });
         Ok(session)
     }
@@ -136,8 +130,7 @@ impl Session {
 
     /// The graph as it is loaded, for other sessions.
     pub fn loaded(&self) -> Loaded {
-        let Self { graph, inputs, outputs, plan, .. } = self;
-        Loaded { graph: graph.clone(), inputs: inputs.clone(), outputs: outputs.clone(), plan: Arc::clone(plan) }
+        Loaded { ports: self.ports.clone(), plan: Arc::clone(&self.plan) }
     }
 
     fn eval(&self, inputs: &[Tensor]) -> TractResult<Vec<Tensor>> {
@@ -147,7 +140,7 @@ impl Session {
             .collect::<TractResult<TVec<_>>>()?;
         let results = self.plan.run(values)?;
         let watched = self.watch.iter().flat_map(|watch| &watch.types);
-        let types = self.outputs.iter().map(|(_, ty)| ty).chain(watched);
+        let types = self.ports.outputs.iter().map(|(_, ty)| ty).chain(watched);
         results.into_iter().zip(types).map(|(value, ty)| from_value(&value, ty)).collect()
     }
 }
@@ -155,44 +148,34 @@ impl Session {
 /// A loaded graph that several sessions run, also at the same time. Nobody watches or records what they do.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    graph: String,
-    inputs: Vec<(String, TensorType)>,
-    outputs: Vec<(String, TensorType)>,
+    ports: Ports,
     plan: Arc<TypedRunnableModel>,
 }
 
 impl Loaded {
     /// A session of its own, without loading anything again.
     pub fn session(&self) -> Session {
-        let Self { graph, inputs, outputs, plan } = self.clone();
-        Session { graph, inputs, outputs, watch: None, recorder: None, plan }
+        let Self { ports, plan } = self.clone();
+        Session { ports, watch: None, recorder: None, plan }
     }
 }
 
 impl Executor for Session {
-    fn name(&self) -> &str {
-        &self.graph
-    }
-
-    fn inputs(&self) -> &[(String, TensorType)] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[(String, TensorType)] {
-        &self.outputs
+    fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
-        edge_ir::check_inputs(&self.inputs, inputs)?;
+        self.ports.check(inputs)?;
         let fail = |e: tract_onnx::prelude::TractError| match e.downcast::<Error>() {
             Ok(own) => own,
-            Err(e) => Error::Tract { action: "run", graph: self.graph.clone(), reason: format!("{e:#}") },
+            Err(e) => Error::Tract { action: "run", graph: self.ports.graph.clone(), reason: format!("{e:#}") },
         };
         let mut outputs = self.eval(inputs).map_err(fail)?;
         if let Some(watch) = &mut self.watch {
             (watch.watcher)(watch.places.iter().map(|place| outputs[*place].clone()).collect());
         }
-        outputs.truncate(self.outputs.len());
+        outputs.truncate(self.ports.outputs.len());
         if let Some(Recorder(hear)) = &mut self.recorder {
             hear(inputs, &outputs);
         }

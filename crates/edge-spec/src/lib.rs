@@ -10,6 +10,7 @@ mod precision;
 mod prompts;
 mod recipe;
 mod report;
+mod speed;
 pub mod target;
 mod tolerance;
 
@@ -28,5 +29,6 @@ pub use report::{
     Agreement, Check, Comparison, Gain, Layer, LayerHistogram, Measured, Part, PictureComparison, Profile, PromptRun,
     REPORT_FILE, REPORT_SCHEMA, RangeUse, Report, Run, SecondOpinion, Verdict, WhatIf,
 };
+pub use speed::{Speed, Times};
 pub use target::{Target, TargetError};
 pub use tolerance::{PRECISIONS, TOLERANCES_SCHEMA, Tolerance, Tolerances};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Precision, Scheme};
+use crate::{Precision, Scheme, Speed};
 
 /// The version of target files.
 pub const TARGET_SCHEMA: &str = "target/v1";
@@ -39,6 +39,9 @@ pub struct Target {
     /// What the SDK computes in integers; nothing if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
+    /// What estimates of time follow from; there are none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
     /// Operators that the SDK takes, by ONNX's names.
     pub ops: Vec<String>,
     /// What the emitter has to know of the SDK; it alone reads and checks this.
@@ -338,7 +341,7 @@ impl Target {
     pub fn parse(text: &str, origin: &str) -> Result<Self, TargetError> {
         let invalid = |reason: String| TargetError::Invalid { origin: origin.to_owned(), reason };
         let target: Self = serde_yaml::from_str(text).map_err(|e| invalid(e.to_string()))?;
-        for rule in [schema, ops, sizes, precision, devices] {
+        for rule in [schema, ops, sizes, precision, speed, devices] {
             rule(&target).map_err(invalid)?;
         }
         Ok(target)
@@ -384,6 +387,10 @@ fn devices(target: &Target) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn speed(target: &Target) -> Result<(), String> {
+    target.speed.as_ref().and_then(Speed::wrong).map_or(Ok(()), Err)
 }
 
 fn precision(target: &Target) -> Result<(), String> {
@@ -475,6 +482,11 @@ mod tests {
         check("max_rank: 4", "max_rank: 4, query_chunk: 0", "field `graph.query_chunk` is 0, expected 1 or more");
         check("ops:", "default_device: x\nops:", "field `default_device` is `x`, which `devices` lacks");
         check("ops:", "devices: {x: {}}\nops:", "field `default_device` is absent, expected one of `devices`");
+        check(
+            "ops: [Conv]",
+            "speed: {gmacs_per_s: 1, gb_per_s: 0, times: {w8a16: 2, w16a16: 4, float: 4}}\nops: [Conv]",
+            "field `speed.gb_per_s` is 0, expected a number above 0",
+        );
         let precision = |text: &str| format!("precision: {text}\nops: [Conv]");
         check("ops: [Conv]", &precision("{schemes: []}"), "field `precision.schemes` is empty, expected one or more");
         check(

@@ -80,6 +80,15 @@ const LATENT: &str = "latent";
 const EXECUTORS: &str = "executors_sqnr_db";
 const EXECUTORS_PICTURE: &str = "executors_picture_psnr_db";
 
+/// Cosine of two errors from which on they are one.
+const ONE_ERROR: f64 = 0.9;
+
+/// Numbers from which on a share of them says something.
+const MANY: u64 = 1024;
+
+/// The check of integers' ranges.
+pub(crate) const SATURATED: &str = "saturated_share";
+
 /// A wrong shape has no signal at all.
 const NOTHING: f64 = -MOST_DB;
 
@@ -99,19 +108,20 @@ impl Findings {
 pub fn judge(evidence: &Evidence<'_>, limits: &Limits) -> Findings {
     let mut court = Court { evidence, limits, findings: Findings::default() };
     court.tokens();
-    court.saturation(TEXT_ENCODER);
+    court.saturation(TEXT_ENCODER, None);
     court.tensor(CONTEXT, TEXT_ENCODER, None, |d| d.context.as_ref());
     let steps = |d: &Drawing| d.outputs.keys().chain(d.latents.keys()).max().map_or(0, |last| last + 1);
-    court.saturation(UNET);
     for step in 0..evidence.reference.iter().map(steps).max().unwrap_or(0) {
+        court.saturation(UNET, Some(step));
         court.tensor(OUTPUT, UNET, Some(step), |d| d.outputs.get(&step));
         if step == 0 {
             court.conditioning();
         }
+        court.saturation(SCHEDULER, Some(step));
         court.tensor(LATENT, SCHEDULER, Some(step), |d| d.latents.get(&step));
     }
     court.float16();
-    court.saturation(evidence.decoder);
+    court.saturation(evidence.decoder, None);
     court.pictures();
     court.accuracy();
     court.second();
@@ -170,7 +180,8 @@ impl Court<'_> {
         }
     }
 
-    /// Compares one tensor of all drawings; the check is on the worst.
+    /// Compares one tensor of all drawings; the check is on the worst. A latent that fails by the UNet's error counts as
+    /// the UNet's.
     fn tensor(
         &mut self,
         tensor: &str,
@@ -192,32 +203,57 @@ impl Court<'_> {
         }
         let Some((prompt, sqnr)) = worst else { return };
         let later = if tensor == OUTPUT && step != Some(0) { "later_" } else { "" };
+        let name = format!("{later}{tensor}_sqnr_db");
+        let fails = self.limits.get(&name, self.precision(component)).least.is_some_and(|least| sqnr < least);
+        let component = if fails && tensor == LATENT && self.passed_on(prompt, step) { UNET } else { component };
         let at = step.map_or_else(String::new, |step| format!(", step {}", step + 1));
-        self.check(&format!("{later}{tensor}_sqnr_db"), component, (step, format!("prompt {prompt}{at}")), sqnr);
+        self.check(&name, component, (step, format!("prompt {prompt}{at}")), sqnr);
+    }
+
+    /// Whether a latent's error is the UNet's own, times what the step multiplies it by.
+    fn passed_on(&self, prompt: usize, step: Option<usize>) -> bool {
+        let Evidence { candidate, reference, .. } = *self.evidence;
+        let (Some(c), Some(r), Some(step)) = (candidate.get(prompt - 1), reference.get(prompt - 1), step) else {
+            return false;
+        };
+        let error = |c: Option<&Tensor>, r: Option<&Tensor>| -> Option<Vec<f32>> {
+            let candidate = aligned(c?, r?)?;
+            Some(candidate.iter().zip(r?.to_f32s()).map(|(c, r)| c - r).collect())
+        };
+        let output = error(c.outputs.get(&step), r.outputs.get(&step));
+        let latent = error(c.latents.get(&step), r.latents.get(&step));
+        let compared = output.zip(latent).and_then(|(output, latent)| tensors::compare(&latent, &output));
+        compared.is_some_and(|compared| compared.cosine.abs() >= ONE_ERROR)
     }
 
     /// How far the ratio of the prompts' influence is from 1.
     fn conditioning(&mut self) {
         let Evidence { candidate, reference, pairs, .. } = *self.evidence;
         let numbers = |drawings: &[Drawing], at: usize| drawings.get(at)?.outputs.get(&0).map(Tensor::to_f32s);
-        let ratio = |(a, b): &(usize, usize)| {
-            let [ca, cb] = [numbers(candidate, *a)?, numbers(candidate, *b)?];
-            let [ra, rb] = [numbers(reference, *a)?, numbers(reference, *b)?];
-            let ratio = conditioning::ratio([&ca, &cb], [&ra, &rb])?;
-            Some((format!("prompts {} and {}", a + 1, b + 1), rounded((ratio - 1.0).abs())))
+        let influence = |drawings: &[Drawing], (a, b): (usize, usize)| {
+            conditioning::influence(&numbers(drawings, a)?, &numbers(drawings, b)?)
         };
-        let worst = pairs.iter().filter_map(ratio).reduce(|a, b| if b.1 > a.1 { b } else { a });
+        let both = |pair: &(usize, usize)| Some((*pair, [influence(candidate, *pair)?, influence(reference, *pair)?]));
+        let (pairs, influences): (Vec<_>, Vec<_>) = pairs.iter().filter_map(both).unzip();
+        let deviation = |((a, b), ratio): ((usize, usize), Option<f64>)| {
+            Some((format!("prompts {} and {}", a + 1, b + 1), rounded((ratio? - 1.0).abs())))
+        };
+        let deviations = pairs.into_iter().zip(conditioning::ratios(&influences)).filter_map(deviation);
+        let worst = deviations.reduce(|a, b| if b.1 > a.1 { b } else { a });
         if let Some((at, deviation)) = worst {
             self.check("conditioning_deviation", UNET, (Some(0), at), deviation);
         }
     }
 
-    /// The worst place of a component.
-    fn saturation(&mut self, component: &str) {
-        let here = self.evidence.saturation.iter().filter(|s| s.component == component);
+    /// The worst place of a component in a step.
+    fn saturation(&mut self, component: &str, step: Option<usize>) {
+        // What moved into the text encoder comes before the first step.
+        let is_here =
+            |s: &&Saturation| s.component == component && s.step.unwrap_or(0) == step.unwrap_or(0) && s.count >= MANY;
+        let here = self.evidence.saturation.iter().filter(is_here);
         let Some(worst) = here.reduce(|a, b| if b.share() > a.share() { b } else { a }) else { return };
-        let step = worst.step.map_or_else(String::new, |step| format!(", step {}", step + 1));
-        self.check("saturated_share", component, (worst.step, format!("`{}`{step}", worst.node)), worst.share());
+        let at = step.map_or_else(String::new, |step| format!(", step {}", step + 1));
+        self.check(SATURATED, component, (step, format!("`{}`{at}", worst.node)), worst.share());
     }
 
     fn float16(&mut self) {
@@ -390,10 +426,26 @@ mod tests {
     }
 
     #[test]
+    fn a_latent_s_error_is_of_whom_it_comes_from() {
+        let drawing = |output: [f32; 3], latent: [f32; 3]| Drawing {
+            outputs: BTreeMap::from([(0, Tensor::f32s([1, 3], &output))]),
+            latents: BTreeMap::from([(0, Tensor::f32s([1, 3], &latent))]),
+            ..drawing(1.0, 1.0, 1.0)
+        };
+        let coarse = Precisions { unet: Precision::W8, ..ALL };
+        let reference = [drawing([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])];
+        let failed = |output, latent| found(&[drawing(output, latent)], &reference, coarse).1;
+        let expect = |component| Some(format!("{component} latent_sqnr_db prompt 1, step 1"));
+        assert_eq!(failed([10.1, 20.0, 29.8], [0.5, 2.0, 4.0]), expect("unet"));
+        assert_eq!(failed([10.1, 20.0, 29.8], [2.0, 2.0, 3.0]), expect("scheduler"));
+        assert_eq!(failed([10.0, 20.0, 30.0], [0.5, 2.0, 4.0]), expect("scheduler"));
+    }
+
+    #[test]
     fn a_prompt_without_influence_fails_where_the_error_alone_would_not() {
         let coarse = Precisions { unet: Precision::W8A8, ..ALL };
         let far = |output: f32| Drawing {
-            outputs: BTreeMap::from([(0, Tensor::f32s([1, 3], &[output, 1.0, 9.0]))]),
+            outputs: BTreeMap::from([(0, Tensor::f32s([1, 3], &[output, 1.0, 90.0]))]),
             ..drawing(1.0, 1.0, 1.0)
         };
         let reference = [far(1.0), far(2.0)];

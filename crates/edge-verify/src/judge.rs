@@ -170,25 +170,18 @@ fn likeliest(logits: &[f32]) -> usize {
 mod tests {
     use std::collections::BTreeMap;
 
-    use edge_ir::Builder;
+    use edge_ir::{Builder, Ports};
     use edge_spec::Head;
 
     use super::*;
 
     /// Reads the first two values of a picture as logits.
-    struct First;
+    #[derive(Default)]
+    struct First(Ports);
 
     impl Executor for First {
-        fn name(&self) -> &'static str {
-            "judge"
-        }
-
-        fn inputs(&self) -> &[(String, TensorType)] {
-            &[]
-        }
-
-        fn outputs(&self) -> &[(String, TensorType)] {
-            &[]
+        fn ports(&self) -> &Ports {
+            &self.0
         }
 
         fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
@@ -222,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_reading_counts_as_right_where_it_is_what_was_asked_for() {
-        let mut judge = Judge::new(spec(), &graph(2), Box::new(First)).expect("a judge");
+        let mut judge = Judge::new(spec(), &graph(2), Box::<First>::default()).expect("a judge");
         let mut tally = judge.tally();
         for (picture, asked, right) in
             [([0.1, 0.9], "ring", true), ([0.9, 0.1], "ring", false), ([0.9, 0.1], "circle", true)]
@@ -241,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_graph_that_is_not_as_described_is_refused() {
-        let error = Judge::new(spec(), &graph(3), Box::new(First)).err().expect("three labels").to_string();
+        let error = Judge::new(spec(), &graph(3), Box::<First>::default()).err().expect("three labels").to_string();
         assert_eq!(error, "the judge `judge` has `shape` float32[1, 3], expected `shape` float32[1, 2]");
     }
 }

@@ -24,7 +24,7 @@ pub use judge::{Error, Judge, Share, Tally};
 pub use page::{PageError, Shown, ShownStep, page};
 pub use place::{Landmark, Place, SCHEDULER, TEXT_ENCODER, UNET, comparable, landmarks, place};
 pub use precision::Precision;
-pub use profile::{Measure, Run, profile};
+pub use profile::{Measure, Run, Suspicion, profile};
 pub use sample::{Histogram, Sample};
 pub use saturation::{Quantizer, Saturation, quantizers};
 pub use tolerances::Limits;

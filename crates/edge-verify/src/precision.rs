@@ -11,7 +11,7 @@ pub enum Precision {
     Float32,
     /// The same, with functions in the place of others that are a little different: GELU by `Tanh`.
     Approximate,
-    /// 16-bit floats.
+    /// 16-bit floats, or weights that were made such.
     Float16,
     /// Weights of 8 bits or more in integers, activations in floats.
     W8,

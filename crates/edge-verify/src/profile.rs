@@ -8,23 +8,28 @@
 use std::collections::BTreeMap;
 
 use edge_ir::{Graph, ValueId};
-use edge_spec::{Check, Layer, LayerHistogram, Profile};
+use edge_spec::{Check, Layer, LayerHistogram, Profile, Verdict};
 
+use crate::checks::SATURATED;
 use crate::metrics::{MOST_DB, rounded};
 use crate::place::place;
 use crate::sample::Histogram;
-use crate::saturation::quantizers;
+use crate::saturation::{Saturation, quantizers};
 
 /// How far below its inputs the culprit's signal to error is, in dB: an error of twice their size.
 const JUMP_DB: f64 = 6.0;
-/// How far above that of the check that failed it may be: what follows a fault in a part of a network dilutes it.
+/// How far above that of the component's output it may be: what follows a fault in a part of a network dilutes it.
 const DILUTION_DB: f64 = 6.0;
 
 /// Layers whose histograms are kept.
 const HISTOGRAMS: usize = 12;
 
-/// A layer, and where its values lie.
-type Found = (Layer, Option<LayerHistogram>);
+/// A layer, where its values lie, and whether it is the reference's.
+struct Found {
+    layer: Layer,
+    histogram: Option<LayerHistogram>,
+    credible: bool,
+}
 
 /// What was found of one node's output.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,31 +55,69 @@ pub struct Run<'a> {
     pub measures: &'a BTreeMap<usize, Measure>,
 }
 
-/// The profile of a candidate whose graphs ran in this order. Where a check failed, the culprit is looked for in its
-/// component and step, among the layers below `least_db`, or not much better than what failed.
-pub fn profile(runs: &[Run<'_>], failed: Option<&Check>, least_db: f64) -> Profile {
-    let sqnr = failed.filter(|check| check.name.ends_with("sqnr_db")).map(|check| check.value + DILUTION_DB);
-    let least_db = sqnr.map_or(least_db, |db| db.max(least_db));
+/// What is known of a candidate before its layers are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Suspicion<'a> {
+    /// All checks, in the order of use.
+    pub checks: &'a [Check],
+    /// The share of numbers that are cut, in the order of use.
+    pub saturation: &'a [Saturation],
+    /// Layers below this signal to error may be at fault, in dB.
+    pub least_db: f64,
+}
+
+/// The profile of a candidate whose graphs ran in this order. The culprit is looked for in the component and step of the
+/// first check that failed. Where too many numbers are cut it is the first layer that has them of good inputs; else, or
+/// if there is none, the first that spoils good inputs, among the layers below `least_db`, else among those not much better than
+/// what the component gave in this step.
+pub fn profile(runs: &[Run<'_>], suspicion: &Suspicion<'_>) -> Profile {
+    let Suspicion { checks, saturation, least_db } = *suspicion;
+    let failed = checks.iter().find(|check| check.verdict == Verdict::Fail);
+    let given = |failed: &Check| {
+        let here = |c: &&Check| c.component == failed.component && c.step == failed.step && c.name.ends_with("sqnr_db");
+        let check = checks.iter().find(here)?;
+        // What failed by another measure may be well within this one.
+        let shows = failed.name.ends_with("sqnr_db");
+        Some(check.least.filter(|_| !shows).map_or(check.value, |least| least.min(check.value)) + DILUTION_DB)
+    };
+    let right_db = least_db;
+    let least_db = failed.and_then(given).map_or(least_db, |db| db.max(least_db));
     let mut found = Vec::new();
     let mut carried = MOST_DB;
     for run in runs {
         carried = run.layers(least_db, failed.is_some(), carried, &mut found);
     }
-    let histograms = worst(&found);
-    let layers: Vec<Layer> = found.into_iter().map(|(layer, _)| layer).collect();
-    let suspect = |layer: &Layer, check: &Check| {
-        // What moved into the text encoder is of all steps.
-        let here = layer.step.is_none_or(|step| check.step.is_none_or(|failed| failed == step));
-        let spoiled = layer.sqnr_db < least_db && layer.input_sqnr_db - layer.sqnr_db >= JUMP_DB;
-        here && layer.component == check.component && spoiled
+    // What moved into the text encoder is of all steps.
+    let here = |layer: &Layer, check: &Check| {
+        let step = layer.step.is_none_or(|step| check.step.is_none_or(|failed| failed == step));
+        step && layer.component == check.component
     };
-    let culprit = failed.and_then(|check| layers.iter().find(|layer| suspect(layer, check)).cloned());
-    Profile { culprit, layers, histograms }
+    let spoils = |layer: &Layer, db: f64, jump: f64| layer.sqnr_db < db && layer.input_sqnr_db - layer.sqnr_db >= jump;
+    // What is plainly wrong comes before what might be the noise of integers.
+    let spoiler = |check: &Check| {
+        let first = |db, jump| found.iter().find(|f| f.credible && here(&f.layer, check) && spoils(&f.layer, db, jump));
+        first(right_db, 2.0 * JUMP_DB).or_else(|| first(least_db, JUMP_DB))
+    };
+    let cutter = |check: &Check| {
+        let most = check.most.filter(|_| check.name == SATURATED)?;
+        let beyond = |cut: &&Saturation| cut.component == check.component && cut.share() > most;
+        let mut places = saturation.iter().filter(beyond);
+        places.find_map(|cut| {
+            let same = |f: &&Found| {
+                here(&f.layer, check) && f.layer.node == cut.node && f.layer.step == cut.step.map(|s| s + 1)
+            };
+            found.iter().find(same).filter(|f| f.layer.input_sqnr_db >= right_db)
+        })
+    };
+    let culprit = failed.and_then(|check| cutter(check).or_else(|| spoiler(check))).map(|f| f.layer.clone());
+    found.retain(|found| found.credible);
+    let histograms = worst(&found);
+    Profile { culprit, layers: found.into_iter().map(|found| found.layer).collect(), histograms }
 }
 
 /// The histograms of the layers with the greatest errors, the worst step of each.
 fn worst(found: &[Found]) -> Vec<LayerHistogram> {
-    let mut found: Vec<_> = found.iter().filter_map(|(layer, h)| Some((layer.sqnr_db, h.as_ref()?))).collect();
+    let mut found: Vec<_> = found.iter().filter_map(|f| Some((f.layer.sqnr_db, f.histogram.as_ref()?))).collect();
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut worst: Vec<LayerHistogram> = Vec::new();
     for (_, histogram) in found {
@@ -100,7 +143,7 @@ impl Run<'_> {
             let sqnr = measure.map_or(input, |m| m.sqnr_db);
             quality.extend(node.outputs.iter().map(|id| (*id, sqnr)));
             let place = place(self.component, &node.name);
-            let Some(measure) = measure.filter(|_| !place.negative) else { continue };
+            let Some(measure) = self.measures.get(&index).filter(|_| !place.negative) else { continue };
             let layer = Layer {
                 component: place.component,
                 step: place.step.or(self.step).map(|step| step + 1),
@@ -112,7 +155,7 @@ impl Run<'_> {
             };
             let range = node.outputs.first().and_then(|id| ranges.get(id));
             let histogram = measure.histogram.as_ref().map(|histogram| shown(&layer, histogram, range.copied()));
-            found.push((layer, histogram));
+            found.push(Found { layer, histogram, credible: measured.contains_key(&index) });
         }
         self.graph.outputs.iter().filter_map(|id| quality.get(id)).copied().reduce(f64::min).unwrap_or(carried)
     }
@@ -186,9 +229,9 @@ mod tests {
             least: Some(60.0),
             most: None,
             reason: String::new(),
-            verdict: edge_spec::Verdict::Fail,
+            verdict: Verdict::Fail,
         };
-        let profile = profile(&[run], Some(&check), 60.0);
+        let profile = profile(&[run], &Suspicion { checks: &[check], saturation: &[], least_db: 60.0 });
         (profile.culprit.map(|l| l.node), profile.layers.into_iter().map(|l| l.node).collect())
     }
 
@@ -200,6 +243,39 @@ mod tests {
         assert_eq!(profiled(&[(0, 120.0), (1, 118.0), (2, 110.0), (3, 61.0)]).0, None);
         // `b` cannot be compared: what reads it is the first to show the error.
         assert_eq!(profiled(&[(0, 120.0), (2, 33.0), (3, 33.0)]).0.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn where_too_much_is_cut_the_first_layer_that_has_it_is_the_culprit() {
+        let graph = graph();
+        let measures = (0..4).map(|i| (i, Measure { sqnr_db: 90.0, float16_use: 0.0, histogram: None })).collect();
+        let run = Run { component: "unet", step: Some(0), graph: &graph, measures: &measures };
+        let check = Check {
+            name: SATURATED.into(),
+            component: "unet".into(),
+            step: Some(1),
+            at: String::new(),
+            value: 0.6,
+            least: None,
+            most: Some(0.05),
+            reason: String::new(),
+            verdict: Verdict::Fail,
+        };
+        let cut = |node: &str, step: usize, cut: u64| Saturation {
+            component: "unet".into(),
+            node: node.into(),
+            step: Some(step),
+            count: 100,
+            cut,
+            range: [0.0, 1.0],
+            seen: [0.0, 2.0],
+        };
+        let cuts = [cut("a", 0, 1), cut("a", 1, 70), cut("b", 0, 40), cut("c", 0, 60)];
+        let found = |check: Check| {
+            profile(&[run], &Suspicion { checks: &[check], saturation: &cuts, least_db: 60.0 }).culprit.map(|l| l.node)
+        };
+        assert_eq!(found(check.clone()).as_deref(), Some("b"));
+        assert_eq!(found(Check { name: "latent_sqnr_db".into(), ..check }), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use edge_ir::encoding::limits;
 use edge_ir::ops::quantize::encoding;
-use edge_ir::{Granularity, Graph, ValueId};
+use edge_ir::{Granularity, Graph, Node, ValueId, View};
 
 use crate::metrics::rounded;
 use crate::place::{Place, place};
@@ -12,7 +12,7 @@ use crate::place::{Place, place};
 /// A place at which activations become integers with one scale.
 #[derive(Clone, Debug)]
 pub struct Quantizer {
-    /// Where it is.
+    /// Where what becomes integers is made, or, of a graph's input, the first place that it becomes integers at.
     pub place: Place,
     /// What becomes integers.
     pub input: ValueId,
@@ -25,7 +25,7 @@ pub struct Quantizer {
 pub struct Saturation {
     /// The component.
     pub component: String,
-    /// The node that cuts.
+    /// The node that makes what is cut.
     pub node: String,
     /// The step's index, if it is of a step.
     pub step: Option<usize>,
@@ -76,6 +76,7 @@ impl Saturation {
 
 /// The places of a component's graph at which activations become integers.
 pub fn quantizers(component: &str, graph: &Graph) -> Vec<Quantizer> {
+    let view = View::new(graph);
     let found = graph.nodes.iter().filter(|node| node.op.name == "QuantizeLinear").filter_map(|node| {
         let input = node.inputs.first().copied().flatten().filter(|id| graph.value(*id).data.is_none())?;
         let encoding = encoding(graph, node).filter(|e| e.granularity == Granularity::Tensor)?;
@@ -84,9 +85,21 @@ pub fn quantizers(component: &str, graph: &Graph) -> Vec<Quantizer> {
         #[expect(clippy::cast_precision_loss, reason = "at most 17 bits")]
         let at = |q: i32, half: f32| ((q - zero) as f32 + half) * scale;
         let range = [at(low, -0.5), at(high, 0.5)];
-        Some(Quantizer { place: place(component, &node.name), input, range })
+        Some(Quantizer { place: place(component, &maker(&view, node).name), input, range })
     });
     found.collect()
+}
+
+/// The node that makes what a `QuantizeLinear` reads, before it became integers for the first time.
+fn maker<'a>(view: &View<'a>, quantize: &'a Node) -> &'a Node {
+    let mut found = quantize;
+    while let Some((_, node)) = found.inputs.first().copied().flatten().and_then(|id| view.any_maker(id)) {
+        found = node;
+        if !["QuantizeLinear", "DequantizeLinear"].contains(&node.op.name) {
+            break;
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -107,7 +120,7 @@ mod tests {
         b.output("out", z);
         let graph = b.finish().expect("a graph");
         let found = quantizers("unet", &graph);
-        assert_eq!((found.len(), found[0].place.node.as_str(), found[0].input), (1, "act/Quantize", y));
+        assert_eq!((found.len(), found[0].place.node.as_str(), found[0].input), (1, "act", y));
         let [low, high] = found[0].range;
         assert!((low + 1.05).abs() < 1e-5 && (high - 24.55).abs() < 1e-5, "{low} {high}");
         let numbers = [-2.0, -1.04, 0.0, 1.0, 24.5, 24.6, f32::NAN, 3.0];

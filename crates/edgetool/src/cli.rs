@@ -16,7 +16,7 @@ pub(crate) use build::Build;
 pub(crate) use compile::{Compile, Compiler};
 pub(crate) use package::{Bundle, BundleAction, Package, THIS_PROGRAM};
 pub(crate) use quantize::{Calibrate, Others, Quantize, Repair};
-pub(crate) use sensitivity::{Budget, Sensitivity};
+pub(crate) use sensitivity::{Budget, By, Sensitivity};
 pub(crate) use verify::{Executor, Verify};
 
 /// Turns a trained Stable-Diffusion-shaped model into something an NPU runs.
@@ -325,6 +325,13 @@ pub(crate) struct Evaluate {
     /// Replace the output folder if it is there
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) how: Judging,
+}
+
+/// How pictures are drawn to be judged, and the result is shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Judging {
     /// Diffusers folder with the configurations and the tokenizer, for a single file
     #[arg(long, value_name = "FOLDER")]
     pub(crate) config: Option<PathBuf>,

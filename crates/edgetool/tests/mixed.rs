@@ -130,7 +130,7 @@ fn a_measured_plan_keeps_to_its_budget_on_any_number_of_threads() {
     let measure = |threads: &str, output: &str, rest: &[&str]| {
         let args =
             ["sensitivity", "qnn", "-o", output, "--calibration", PROMPTS, "--number", "2", "--threads", threads];
-        let all = [&args[..], &["--statistics", "statistics", "--only", "down_blocks.0"], rest].concat();
+        let all = [&args[..], &["--seen", "2", "--statistics", "statistics", "--only", "down_blocks.0"], rest].concat();
         let ran = Ran::new(sandbox.command(EDGETOOL, &all).output().unwrap());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         (fs::read_to_string(sandbox.path(output)).unwrap(), ran.stderr)
@@ -155,12 +155,35 @@ fn a_measured_plan_keeps_to_its_budget_on_any_number_of_threads() {
     assert!(mixed < plain, "{mixed:e}, plain {plain:e}");
     let ask = |rest: &[&str]| {
         let args = ["sensitivity", "qnn", "-o", "c.yaml", "--calibration", PROMPTS, "--number", "2", "--quiet"];
-        sandbox.refusal(&[&args[..], &["--statistics", "statistics"], rest].concat())
+        sandbox.refusal(&[&args[..], &["--seen", "2", "--statistics", "statistics"], rest].concat())
     };
     assert!(ask(&["--precision", "w4a16", "--budget", "1KiB"]).contains("a budget of 1 KiB is too small"));
+    assert!(ask(&["--precision", "w8a8", "--budget", "1us"]).contains("a budget of 0.001 ms is too small"));
+    assert!(ask(&["--precision", "w8a8", "--by", "time", "--budget", "1KiB"]).contains("has a budget of bytes"));
     assert!(ask(&["--precision", "fp16"]).contains("fp16 has no integers to choose for"));
     assert!(ask(&["--precision", "w4a16", "--budget", "much"]).contains("expected a size"));
     assert!(!sandbox.path("c.yaml").exists());
+}
+
+#[test]
+fn a_plan_may_be_bounded_by_estimated_time() {
+    let sandbox = converted();
+    let args = ["sensitivity", "qnn", "-o", "plan.yaml", "--calibration", PROMPTS, "--number", "2", "--seen", "2"];
+    let of = ["--statistics", "statistics", "--precision", "w8a8", "--only", "down_blocks.0", "--by", "time"];
+    let times = |budget: &str| -> [f64; 2] {
+        sandbox.ok(&[&args[..], &of, &["--budget", budget]].concat());
+        let plan = fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
+        ["# The scheme alone:", "# This plan:"].map(|start| {
+            let line = plan.lines().find(|line| line.starts_with(start)).expect("a line");
+            let (_, time) = line.rsplit_once("estimated to take ").expect("an estimate");
+            time.trim_end_matches(" ms.").parse().unwrap()
+        })
+    };
+    let [scheme, plan] = times("1.1x");
+    assert!(scheme > 0.0 && plan > scheme && plan <= 1.1 * scheme, "{scheme}, {plan}");
+    // All of the part in 16 bits is possible, and no more is taken.
+    let [again, all] = times("100ms");
+    assert!(again.to_bits() == scheme.to_bits() && all > plan && all < 3.0 * scheme, "{scheme}, {plan}, {all}");
 }
 
 #[test]

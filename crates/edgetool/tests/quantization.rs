@@ -66,6 +66,27 @@ fn weights_alone_draw_nearly_the_same_from_smaller_files() {
 }
 
 #[test]
+fn blocks_of_weights_have_scales_of_their_own() {
+    let sandbox = converted();
+    let quantize = |options: &[&str], to: &str| {
+        let fixed =
+            ["quantize", "qnn", "--precision", "w4a16", "--calibration", CALIBRATION, "--number", "2", "-o", to];
+        sandbox.ok(&[&fixed[..], options].concat());
+        let graph = edge_ir::onnx::read(&sandbox.path(to).join("unet/step_0.onnx")).unwrap();
+        let sizes: Vec<i64> =
+            graph.nodes.iter().map(|node| node.int("block_size", 0)).filter(|size| *size > 0).collect();
+        (relative_l2(&denoised(&sandbox, to), &denoised(&sandbox, "qnn")), sizes)
+    };
+    let (channels, none) = quantize(&[], "channels");
+    let (blocks, sizes) = quantize(&["--block", "32"], "blocks");
+    assert!(none.is_empty() && sizes.len() > 20 && sizes.iter().all(|size| *size == 32), "{sizes:?}");
+    assert!(blocks < channels, "{blocks} {channels}");
+    let useless = "error: `--block` has no use with w8a16\n\nhint: it gives weights of 4 bits scales of their own, as in \
+                   w4a16\n";
+    sandbox.refuses(&["quantize", "qnn", "--precision", "w8a16", "--block", "32", "-o", "x"], useless);
+}
+
+#[test]
 fn any_number_of_threads_writes_the_same() {
     let sandbox = converted();
     let quantize = |options: &[&str], folder: &str, threads: &str| {

@@ -5,90 +5,190 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::{Ran, Sandbox};
 use edge_ir::onnx::{WeightMode, WriteOptions};
-use edge_ir::{DType, Data, Graph, TensorType};
+use edge_ir::{DType, Data, Graph, TensorType, ValueId};
 use edge_spec::{Report, Verdict};
 use serde_json::json;
 
 const MODEL: &str = "recipes/shapes/model";
+const PROMPTS: &str = "recipes/shapes/prompts/calibration.txt";
 
 /// Of `float`, `w8a16` is made, once for all that is asked of it.
 #[test]
 fn a_quantized_model_is_held_to_its_recipe() {
     let sandbox = Sandbox::new();
-    sandbox.convert(MODEL, "float", &["--target", "qnn", "--fold", "per-step"]);
-    let prompts = "recipes/shapes/prompts/calibration.txt";
-    sandbox.ok(&["quantize", "float", "-o", "w8a16", "--precision", "w8a16", "-c", prompts, "-n", "64"]);
+    quantized(&sandbox, "w8a16", &["-n", "64"]);
     it_passes(&sandbox);
-    faults_do_not(&sandbox);
+    faults_do_not(&sandbox, "w8a16");
     layers_in_float_gain(&sandbox);
 }
 
+#[test]
+fn coarser_models_are_held_to_it_as_well() {
+    let sandbox = Sandbox::new();
+    // 8 bits take their ranges from what comes most; 16 take them from the extremes, of which more prompts have more.
+    for (scheme, number) in [("w8a8", "16"), ("w4a16", "64")] {
+        quantized(&sandbox, scheme, &["-n", number]);
+        let ran = verify(&sandbox, scheme, &["--against", "float"]);
+        assert_eq!(ran.code, Some(0), "{scheme}\n{}{}", ran.stdout, ran.stderr);
+        faults_do_not(&sandbox, scheme);
+    }
+}
+
+/// Makes `float`, and of it a folder with the scheme's name.
+fn quantized(sandbox: &Sandbox, scheme: &str, options: &[&str]) {
+    sandbox.convert(MODEL, "float", &["--target", "qnn", "--fold", "per-step", "--force"]);
+    let args = ["quantize", "float", "-o", scheme, "--precision", scheme, "-c", PROMPTS];
+    sandbox.ok(&[&args, options].concat());
+}
+
 fn verify(sandbox: &Sandbox, model: &str, options: &[&str]) -> Ran {
-    let recipe = ["verify", model, "--recipe", "recipes/shapes.yaml", "--limit", "4", "--quiet"];
-    sandbox.run(&[&recipe, options].concat())
+    let few: &[&str] = if options.contains(&"--limit") { &[] } else { &["--limit", "4"] };
+    let recipe = ["verify", model, "--recipe", "recipes/shapes.yaml", "--quiet"];
+    sandbox.run(&[&recipe, few, options].concat())
 }
 
 fn report(sandbox: &Sandbox, folder: &str) -> Report {
     Report::read(&sandbox.path(format!("{folder}/report.json"))).expect("a report")
 }
 
-/// A fault in the quantized model, and what must be named.
+/// A fault, and what must be named.
 struct Fault {
     name: &'static str,
     plant: fn(&Sandbox),
+    /// The schemes that it is planted in.
+    schemes: &'static [&'static str],
     component: &'static str,
     module: Option<&'static str>,
 }
 
+const ALL: &[&str] = &["w8a16", "w8a8", "w4a16"];
+const FINE: &[&str] = &["w8a16"];
+
 const FAULTS: &[Fault] = &[
     Fault {
-        name: "a weight's scales are twice what they are",
-        plant: |s| unets(s, |g| scale(g, "down_blocks_0_resnets_0_conv1_weight_scale", |_, v| v * 2.0)),
-        component: "unet",
-        module: Some("down_blocks.0.resnets.0.conv1"),
-    },
-    Fault {
-        name: "one channel's scale is twice what it is",
-        plant: |s| unets(s, |g| scale(g, "conv_out_weight_scale", |i, v| if i == 0 { v * 2.0 } else { v })),
-        component: "unet",
-        module: Some("conv_out"),
-    },
-    Fault {
-        name: "an activation's uint16 range is cut",
-        plant: |s| unets(s, |g| scale(g, "conv_in_scale", |_, v| v * 0.4)),
-        component: "unet",
-        module: None,
-    },
-    Fault {
-        name: "one bias is zero",
-        plant: |s| unets(s, |g| fill(g, "conv_in_bias_corrected", 0)),
+        name: "one weight has the wrong sign",
+        plant: |s| unets(s, |g| weights(g, "conv_in_weight", flip_largest)),
+        schemes: FINE,
         component: "unet",
         module: Some("conv_in"),
     },
     Fault {
-        name: "the prompt is ignored",
-        plant: |s| unets(s, |g| fill(g, "attn2_to_v_weight", 0)),
+        name: "one bias is zero",
+        plant: |s| unets(s, |g| weights(g, "conv_in_bias_corrected", |bytes| bytes.fill(0))),
+        schemes: ALL,
         component: "unet",
-        module: None,
+        module: Some("conv_in"),
+    },
+    Fault {
+        name: "queries and keys are exchanged",
+        plant: |s| unets(s, exchange_queries_and_keys),
+        schemes: ALL,
+        component: "unet",
+        module: Some("up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"),
+    },
+    Fault {
+        name: "a weight's scales are twice what they are",
+        plant: |s| unets(s, |g| scale(g, "up_blocks_2_resnets_0_conv2_weight_scale", |_, v| v * 2.0)),
+        schemes: ALL,
+        component: "unet",
+        module: Some("up_blocks.2.resnets.0.conv2"),
+    },
+    Fault {
+        name: "one channel's scale is twice what it is",
+        plant: |s| unets(s, |g| scale(g, "conv_out_weight_scale", |i, v| if i == 0 { v * 2.0 } else { v })),
+        schemes: FINE,
+        component: "unet",
+        module: Some("conv_out"),
     },
     Fault {
         name: "the scheduler's constants are those of another step",
         plant: |s| {
-            fs::copy(s.path("model/unet/step_1.onnx"), s.path("model/unet/step_0.onnx")).unwrap();
+            let other = edge_ir::onnx::read(&s.path("model/unet/step_1.onnx")).unwrap().into_inner();
+            step(s, 0, |g| {
+                for part in ["q", "scale", "zero_point"] {
+                    for name in [format!("scheduler_next_part_factor_{part}"), format!("scheduler_next_factor_{part}")]
+                    {
+                        let there = initializer(&other, &name);
+                        let here = initializer(g, &name);
+                        g.value_mut(here).data.clone_from(&other.value(there).data);
+                    }
+                }
+            });
         },
+        schemes: FINE,
+        component: "scheduler",
+        module: None,
+    },
+    Fault {
+        name: "a term of the scheduler's step has the wrong sign",
+        plant: |s| {
+            unets(s, |g| {
+                let node = g.nodes.iter_mut().find(|node| node.name == "scheduler/Sub.next").expect("the node");
+                node.inputs.swap(0, 1);
+            });
+        },
+        schemes: ALL,
+        component: "scheduler",
+        module: None,
+    },
+    Fault {
+        name: "w is embedded, not w - 1",
+        plant: |s| {
+            requantized(s, MODEL, &["--guidance", "9"]);
+            s.edit_json("model/edgetool.json", |m| m["fold"]["guidance"]["scale"] = json!(8.0));
+        },
+        schemes: FINE,
         component: "unet",
         module: None,
     },
     Fault {
-        name: "prompts are padded with token 0",
+        name: "the timestep's sinusoids stand in the wrong order",
         plant: |s| {
-            s.edit_json("model/tokenizer/tokenizer_config.json", |m| m["pad_token"] = json!("!"));
+            copy(&s.path(MODEL), &s.path("other"));
+            s.edit_json("other/unet/config.json", |m| {
+                assert_eq!(m["flip_sin_to_cos"], json!(true));
+                m.insert("flip_sin_to_cos".into(), json!(false));
+            });
+            requantized(s, "other", &[]);
         },
+        schemes: FINE,
+        component: "unet",
+        module: Some("down_blocks.0.resnets.0.conv1"),
+    },
+    Fault {
+        name: "prompts are padded with token 0",
+        plant: |s| s.edit_json("model/tokenizer/tokenizer_config.json", |m| m["pad_token"] = json!("!")),
+        schemes: FINE,
         component: "tokenizer",
+        module: None,
+    },
+    Fault {
+        name: "the latent is scaled twice",
+        plant: |s| {
+            edit(&s.path("model/vae_decoder/model.onnx"), |g| {
+                scale(g, "post_quant_conv_weight_Cast_folded", |_, v| v / 0.18215);
+            });
+        },
+        schemes: FINE,
+        component: "vae_decoder",
+        module: Some("post_quant_conv"),
+    },
+    Fault {
+        name: "an activation's range is cut",
+        plant: |s| unets(s, |g| scale(g, "conv_in_scale", |_, v| v * 0.4)),
+        schemes: ALL,
+        component: "unet",
+        module: None,
+    },
+    Fault {
+        name: "the prompt is ignored",
+        plant: |s| unets(s, |g| weights(g, "attn2_to_v_weight", |bytes| bytes.fill(0))),
+        schemes: ALL,
+        component: "unet",
         module: None,
     },
 ];
@@ -104,18 +204,22 @@ fn it_passes(sandbox: &Sandbox) {
     assert!(healthy.ranges.iter().any(|range| range.used > 0.5 && range.step == Some(2)));
 }
 
-fn faults_do_not(sandbox: &Sandbox) {
-    for Fault { name, plant, component, module } in FAULTS {
-        copy(&sandbox.path("w8a16"), &sandbox.path("model"));
+fn faults_do_not(sandbox: &Sandbox, scheme: &str) {
+    for Fault { name, plant, schemes, component, module } in FAULTS {
+        if !schemes.contains(&scheme) {
+            continue;
+        }
+        let _ = fs::remove_dir_all(sandbox.path("model"));
+        copy(&sandbox.path(scheme), &sandbox.path("model"));
         plant(sandbox);
-        let ran = verify(sandbox, "model", &["--bisect", "--against", "float"]);
-        assert_eq!(ran.code, Some(1), "{name}\n{}{}", ran.stdout, ran.stderr);
+        let ran = verify(sandbox, "model", &["--bisect", "--against", "float", "--limit", "2"]);
+        assert_eq!(ran.code, Some(1), "{scheme}: {name}\n{}{}", ran.stdout, ran.stderr);
         let found = report(sandbox, "model");
-        assert_eq!(found.component.as_deref(), Some(*component), "{name}\n{}", ran.stdout);
+        assert_eq!(found.component.as_deref(), Some(*component), "{scheme}: {name}\n{}", ran.stdout);
         let culprit = found.profile.expect("layers").culprit;
         let culprit = culprit.as_ref().map(|layer| layer.node.split('/').next().unwrap());
         if module.is_some() {
-            assert_eq!(culprit, *module, "{name}\n{}", ran.stdout);
+            assert_eq!(culprit, *module, "{scheme}: {name}\n{}", ran.stdout);
         }
     }
 }
@@ -268,7 +372,7 @@ fn executors_are_found_or_asked_for() {
     assert!(ran.stderr.starts_with("error: no ONNX Runtime was found: "), "{}", ran.stderr);
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -281,36 +385,73 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// Changes both UNets in `model` and writes them in place.
-fn unets(sandbox: &Sandbox, change: impl Fn(&mut Graph)) {
-    for step in ["step_0.onnx", "step_1.onnx"] {
-        let file = sandbox.path(format!("model/unet/{step}"));
-        let mut graph = edge_ir::onnx::read(&file).unwrap().into_inner();
-        change(&mut graph);
-        let scratch = tempfile::tempdir().unwrap();
-        let options = WriteOptions { opset: 21, weights: WeightMode::Inline };
-        edge_ir::onnx::write(&graph.check().unwrap(), scratch.path(), options).unwrap();
-        fs::copy(scratch.path().join("model.onnx"), file.with_extension("new")).unwrap();
-        fs::rename(file.with_extension("new"), &file).unwrap();
-    }
+/// Makes `model` of another conversion.
+fn requantized(sandbox: &Sandbox, checkpoint: &str, options: &[&str]) {
+    let form = ["--target", "qnn", "--fold", "per-step", "--force"];
+    sandbox.convert(checkpoint, "wrong", &[&form, options].concat());
+    let nearest = ["--rounding", "nearest", "--repair", "none", "-n", "8", "--force"];
+    sandbox.ok(&[&["quantize", "wrong", "-o", "model", "--precision", "w8a16", "-c", PROMPTS], &nearest[..]].concat());
 }
 
-/// Changes the scales whose name is this; of each, by its index.
-fn scale(graph: &mut Graph, name: &str, change: impl Fn(usize, f32) -> f32) {
+/// Changes both UNets in `model` and writes them in place.
+fn unets(sandbox: &Sandbox, change: impl Fn(&mut Graph)) {
+    step(sandbox, 0, &change);
+    step(sandbox, 1, &change);
+}
+
+fn step(sandbox: &Sandbox, step: usize, change: impl Fn(&mut Graph)) {
+    edit(&sandbox.path(format!("model/unet/step_{step}.onnx")), change);
+}
+
+fn edit(file: &Path, change: impl Fn(&mut Graph)) {
+    let mut graph = edge_ir::onnx::read(file).unwrap().into_inner();
+    change(&mut graph);
+    let scratch = tempfile::tempdir().unwrap();
+    let options = WriteOptions { opset: 21, weights: WeightMode::Inline };
+    edge_ir::onnx::write(&graph.check().unwrap(), scratch.path(), options).unwrap();
+    fs::copy(scratch.path().join("model.onnx"), file.with_extension("new")).unwrap();
+    fs::rename(file.with_extension("new"), file).unwrap();
+}
+
+fn initializer(graph: &Graph, name: &str) -> ValueId {
     let found = graph.initializers().find(|(_, v, _)| v.name == name);
-    let (id, _, data) = found.unwrap_or_else(|| panic!("no scale `{name}`"));
+    found.unwrap_or_else(|| panic!("no constant `{name}`")).0
+}
+
+/// Changes the numbers of this constant; of each, by its index.
+fn scale(graph: &mut Graph, name: &str, change: impl Fn(usize, f32) -> f32) {
+    let id = initializer(graph, name);
+    let data = graph.value(id).data.as_ref().unwrap();
     let numbers: Vec<f32> = data.to_f32s().into_iter().enumerate().map(|(i, v)| change(i, v)).collect();
     graph.value_mut(id).data = Some(Data::f32s(&numbers));
 }
 
-/// Fills the integers of all weights whose names end so.
-fn fill(graph: &mut Graph, end: &str, byte: u8) {
+/// Changes the integers of all weights whose names end so.
+fn weights(graph: &mut Graph, end: &str, change: impl Fn(&mut [u8])) {
     let is_weight =
         |name: &str, ty: &TensorType| name.trim_end_matches("_q").ends_with(end) && ty.dtype != DType::Float32;
-    let found = graph.initializers().filter(|(_, v, _)| is_weight(&v.name, &v.ty));
-    let found: Vec<_> = found.map(|(id, _, data)| (id, data.len())).collect();
+    let found: Vec<_> = graph.initializers().filter(|(_, v, _)| is_weight(&v.name, &v.ty)).map(|(id, ..)| id).collect();
     assert!(!found.is_empty(), "no weight `{end}`");
-    for (id, len) in found {
-        graph.value_mut(id).data = Some(Data::owned(vec![byte; usize::try_from(len).unwrap()]));
+    for id in found {
+        let mut bytes = graph.value(id).data.as_ref().unwrap().bytes().to_vec();
+        change(&mut bytes);
+        graph.value_mut(id).data = Some(Data::owned(bytes));
+    }
+}
+
+/// Of int8.
+fn flip_largest(bytes: &mut [u8]) {
+    let largest = bytes.iter_mut().max_by_key(|byte| byte.cast_signed().unsigned_abs()).unwrap();
+    *largest = largest.cast_signed().saturating_neg().cast_unsigned();
+}
+
+/// With all that belongs to their integers.
+fn exchange_queries_and_keys(graph: &mut Graph) {
+    let attention = "up_blocks_1_attentions_0_transformer_blocks_0_attn1";
+    for part in ["weight_q", "weight_scale", "weight_zero_point"] {
+        let [q, k] = ["q", "k"].map(|of| initializer(graph, &format!("{attention}_to_{of}_{part}")));
+        let [queries, keys] = [q, k].map(|id| graph.value(id).data.clone());
+        graph.value_mut(q).data = keys;
+        graph.value_mut(k).data = queries;
     }
 }

@@ -29,11 +29,11 @@ pub struct Run {
     pub shard: Shard,
 }
 
-/// A list of prompts.
+/// A list of prompts, or samples of networks' inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
-    /// SHA-256, in hexadecimal, of the prompts, each with a line feed after it.
+    /// SHA-256, in hexadecimal, of the prompts, each with a line feed after it; or of the file of samples.
     pub sha256: String,
     /// How many there are.
     pub count: usize,

@@ -2,11 +2,15 @@
 //! (Nagel et al., arXiv 1906.04721, section 4.2, with means that were seen).
 
 use edge_ir::{Checked, Data, Graph, TensorType, Value, ValueId};
+use rayon::prelude::*;
 
 use crate::inputs::Moments;
 use crate::insert::fold_casts;
 use crate::layers::{Layer, layers};
 use crate::{Error, Inputs, Settings, SharedWeights};
+
+/// Outputs that one thread looks at together.
+const TOGETHER: usize = 64;
 
 /// The graph with the biases that suit its weights in integers, and the number of layers that have one now. A
 /// convolution without bias gets one; a product without is left alone.
@@ -113,13 +117,23 @@ fn lost(
     let outputs = ty.shape[layer.axis];
     let columns = old.len() / outputs.max(1);
     let each = outputs / layer.patches.groups();
-    let of = |output: usize| {
-        let means = &means[output / each * columns..][..columns];
-        let term = |(column, mean): (usize, &f64)| {
-            let at = if layer.axis == 0 { output * columns + column } else { column * outputs + output };
-            (f64::from(old[at]) - f64::from(new[at])) * mean
-        };
-        means.iter().enumerate().map(term).sum()
-    };
-    Ok(Some((0..outputs).map(of).collect()))
+    let mut lost = vec![0.0; outputs];
+    lost.par_chunks_mut(TOGETHER).enumerate().for_each(|(index, lost)| {
+        let first = index * TOGETHER;
+        // Where weights lie output by output, and where they lie input by input.
+        if layer.axis == 0 {
+            for (output, lost) in (first..).zip(lost) {
+                let weights = old[output * columns..].iter().zip(&new[output * columns..]);
+                let means = &means[output / each * columns..][..columns];
+                *lost = weights.zip(means).map(|((old, new), mean)| (f64::from(*old) - f64::from(*new)) * mean).sum();
+            }
+        } else {
+            for (column, mean) in means.iter().enumerate() {
+                let weights = old[column * outputs + first..].iter().zip(&new[column * outputs + first..]);
+                let more = weights.map(|(old, new)| (f64::from(*old) - f64::from(*new)) * mean);
+                lost.iter_mut().zip(more).for_each(|(lost, more)| *lost += more);
+            }
+        }
+    });
+    Ok(Some(lost))
 }

@@ -6,7 +6,7 @@
 //! the row's product least: Babai's nearest plane, which is the same method (Chen et al., arXiv 2507.18553) without an
 //! inverse.
 
-use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
 use rayon::prelude::*;
 
 use super::cholesky::factor;
@@ -18,6 +18,15 @@ const DAMPING: f64 = 0.01;
 
 /// Outputs that are rounded together, in the lanes of vectors.
 const LANES: usize = 16;
+
+/// Columns that are rounded before their errors reach the columns after them.
+const PANEL: usize = 32;
+
+/// Rows of the factor that meet the errors together.
+const ROWS: usize = 8;
+
+/// A number of each output.
+type Lanes = [f32; LANES];
 
 /// Rounds a matrix of weights, each row the weights of one output, for inputs with these products. Columns are rounded in
 /// the order of their inputs' power, the strongest first. Inputs that are always zero have weight zero.
@@ -53,7 +62,8 @@ struct Group<'a> {
     first: usize,
     /// The columns, the last to be rounded first.
     order: &'a [usize],
-    factor: &'a [f64],
+    /// The upper triangle, row by row, divided by the diagonal.
+    factor: &'a [f32],
     integers: Integers,
 }
 
@@ -63,33 +73,61 @@ impl Group<'_> {
         simd.vectorize(
             #[inline(always)]
             || {
-                let (columns, alive) = (self.scales.columns, self.order.len());
+                let alive = self.order.len();
                 let mut errors = vec![[0.0; LANES]; alive];
-                for (at, column) in self.order.iter().enumerate().rev() {
-                    let line = &self.factor[at * alive..][..alive];
-                    let owed = owed(&line[at + 1..], &errors[at + 1..]);
-                    for (lane, rounded) in rounded.chunks_mut(columns).enumerate() {
-                        let scale = self.scales.at(self.first + lane, *column);
-                        let weight = f64::from(self.weights[lane * columns + column]);
-                        #[expect(clippy::cast_possible_truncation, reason = "weights are float32 numbers")]
-                        let integer = self.integers.round((weight + owed[lane] / line[at]) as f32, scale);
-                        rounded[*column] = integer;
-                        errors[at][lane] = weight - f64::from(integer) * f64::from(scale);
+                for start in (0..alive).step_by(PANEL).rev() {
+                    let end = alive.min(start + PANEL);
+                    let mut owed = [[0.0; LANES]; PANEL];
+                    for row in (start..end).step_by(ROWS) {
+                        // Past the last row, it is computed once more: nobody reads that.
+                        let lines =
+                            std::array::from_fn(|k| &self.factor[(row + k).min(end - 1) * alive..][..alive][end..]);
+                        sum_up::<S>(simd, lines, &errors[end..], &mut owed[row - start..]);
+                    }
+                    for at in (start..end).rev() {
+                        let line = &self.factor[at * alive..][..alive];
+                        let mut owed = owed[at - start];
+                        for (factor, errors) in line[at + 1..end].iter().zip(&errors[at + 1..end]) {
+                            owed.iter_mut().zip(errors).for_each(|(sum, error)| *sum += factor * error);
+                        }
+                        errors[at] = self.column(self.order[at], &owed, rounded);
                     }
                 }
             },
         );
     }
+
+    /// Rounds the weights of one column, to each of which something is owed. Gives the errors.
+    #[inline(always)]
+    fn column(&self, column: usize, owed: &Lanes, rounded: &mut [i8]) -> Lanes {
+        let columns = self.scales.columns;
+        let (mut weights, mut scales) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..self.weights.len() / columns {
+            weights[lane] = self.weights[lane * columns + column];
+            scales[lane] = self.scales.at(self.first + lane, column);
+        }
+        let integers: [i8; LANES] = std::array::from_fn(|k| self.integers.round(weights[k] + owed[k], scales[k]));
+        rounded.chunks_mut(columns).zip(integers).for_each(|(row, integer)| row[column] = integer);
+        std::array::from_fn(|k| weights[k] - f32::from(integers[k]) * scales[k])
+    }
 }
 
-/// What the errors so far amount to in one row.
+/// The products of some rows of the factor with the errors so far.
 #[inline(always)]
-fn owed(line: &[f64], errors: &[[f64; LANES]]) -> [f64; LANES] {
-    let mut sums = [0.0; LANES];
-    for (factor, errors) in line.iter().zip(errors) {
-        sums.iter_mut().zip(errors).for_each(|(sum, error)| *sum += factor * error);
+fn sum_up<S: Simd>(simd: S, lines: [&[f32]; ROWS], errors: &[Lanes], out: &mut [Lanes]) {
+    let width = S::f32s::LEN.min(LANES);
+    for lane in (0..LANES).step_by(width) {
+        let mut sums = [S::f32s::splat(simd, 0.0); ROWS];
+        for (at, errors) in errors.iter().enumerate() {
+            let errors = S::f32s::from_slice(simd, &errors[lane..lane + width]);
+            for (sum, line) in sums.iter_mut().zip(lines) {
+                *sum = S::f32s::splat(simd, line[at]).mul_add(errors, *sum);
+            }
+        }
+        for (sum, out) in sums.iter().zip(out.iter_mut()) {
+            sum.store_slice(&mut out[lane..lane + width]);
+        }
     }
-    sums
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 /// Inputs along each side of a tile.
 const TILE: usize = 32;
-/// Rows whose products are summed in `float32`, before they are added to the sums in `float64`.
+/// Rows whose products are summed before they are added to the sums so far.
 const DEPTH: usize = 256;
 
 /// The products of inputs `32 * i..` and `32 * j..`.
-type Tile = [f64; TILE * TILE];
+type Tile = [f32; TILE * TILE];
 
 /// `X^T X` of all rows `X` that were added.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Gram {
 }
 
 impl Gram {
-    /// Zero, for a layer with `size` inputs. It takes four bytes for each pair of inputs.
+    /// Zero, for a layer with `size` inputs. It takes two bytes for each pair of inputs.
     pub fn new(size: usize) -> Self {
         let side = size.div_ceil(TILE);
         Self { size, tiles: vec![[0.0; TILE * TILE]; side * (side + 1) / 2] }
@@ -44,7 +44,7 @@ impl Gram {
             self.tiles.par_iter_mut().zip(places.par_iter()).for_each(|(tile, (i, j))| {
                 let mut sums = [0.0; TILE * TILE];
                 dispatch!(level, simd => products(simd, &strips[*i], &strips[*j], &mut sums));
-                tile.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(sum));
+                tile.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             });
         }
     }
@@ -53,7 +53,7 @@ impl Gram {
     pub fn at(&self, i: usize, j: usize) -> f64 {
         let (i, j) = (i.max(j), i.min(j));
         let (row, column) = (i / TILE, j / TILE);
-        self.tiles[row * (row + 1) / 2 + column][i % TILE * TILE + j % TILE]
+        f64::from(self.tiles[row * (row + 1) / 2 + column][i % TILE * TILE + j % TILE])
     }
 
     /// `e^T (X^T X) e`.
@@ -66,7 +66,9 @@ impl Gram {
                 let tile = &self.tiles[row * (row + 1) / 2 + column];
                 let weight = if row == column { 1.0 } else { 2.0 };
                 for (line, factor) in tile.chunks(TILE).zip(part(row)).filter(|(_, factor)| **factor != 0.0) {
-                    total += weight * factor * line.iter().zip(part(column)).map(|(sum, e)| sum * e).sum::<f64>();
+                    total += weight
+                        * factor
+                        * line.iter().zip(part(column)).map(|(sum, e)| f64::from(*sum) * e).sum::<f64>();
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use edge_ir::encoding::pack;
 use edge_ir::{Data, Encoding, Granularity, TensorType};
+use rayon::prelude::*;
 
 use super::{Integers, Part, Rounding, Scales, gptq, nearest, sequential_mse};
 use crate::WeightScheme;
@@ -28,13 +29,12 @@ pub(crate) fn round(
         scales = sequential_mse(&weight.numbers, columns, block, parts, integers);
     }
     let mut rounded = nearest(&weight.numbers, &scales, integers);
-    for part in parts.iter().filter(|_| rounding == Rounding::Gptq) {
-        let places = |row: usize| row * columns + part.columns.start..row * columns + part.columns.end;
-        let numbers: Vec<f32> = part.outputs.clone().flat_map(|row| &weight.numbers[places(row)]).copied().collect();
-        let own = scales.part(part.outputs.clone(), part.columns.clone());
-        let found = gptq(&numbers, &own, part.gram, integers)?;
+    let parts = if rounding == Rounding::Gptq { parts } else { &[] };
+    // Each has columns of its own, and scales that are known: none waits for another.
+    let found: Option<Vec<Vec<i8>>> = parts.par_iter().map(|part| weight.gptq(&scales, part, integers)).collect();
+    for (part, found) in parts.iter().zip(found?) {
         for (row, found) in part.outputs.clone().zip(found.chunks(part.columns.len())) {
-            rounded[places(row)].copy_from_slice(found);
+            rounded[row * columns..][part.columns.clone()].copy_from_slice(found);
         }
     }
     let granularity = match scheme.block {
@@ -67,6 +67,13 @@ impl Matrix {
         }
         let numbers = if transposed { data.transpose(columns, rows, 4)?.to_f32s() } else { data.to_f32s() };
         (numbers.len() == rows * columns && columns > 0).then_some(Self { numbers, rows, columns, transposed })
+    }
+
+    /// A part of it in integers.
+    fn gptq(&self, scales: &Scales, part: &Part<'_>, integers: Integers) -> Option<Vec<i8>> {
+        let row = |row: usize| &self.numbers[row * self.columns..][part.columns.clone()];
+        let numbers: Vec<f32> = part.outputs.clone().flat_map(row).copied().collect();
+        gptq(&numbers, &scales.part(part.outputs.clone(), part.columns.clone()), part.gram, integers)
     }
 
     /// Values in the tensor's order, of which each output has `each`, in rows.

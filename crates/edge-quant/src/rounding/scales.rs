@@ -25,11 +25,13 @@ impl Integers {
     }
 
     /// The integer that stands for a number, ties to even.
+    #[inline(always)]
     pub(super) fn round(self, number: f32, scale: f32) -> i8 {
-        if scale <= 0.0 {
-            return 0;
-        }
-        let rounded = (number / scale).round_ties_even().clamp(f32::from(self.least), f32::from(self.greatest));
+        // A sum that leaves no digits behind the point, as numbers of this size have none. Larger ones are cut before.
+        const ROUND: f32 = 12_582_912.0;
+        let (least, greatest) = (f32::from(self.least), f32::from(self.greatest));
+        let share = if scale > 0.0 { number / scale } else { 0.0 };
+        let rounded = (share.max(least).min(greatest) + ROUND) - ROUND;
         #[expect(clippy::cast_possible_truncation, reason = "the number was cut to the integers")]
         let integer = rounded as i8;
         integer
@@ -72,9 +74,16 @@ impl Scales {
 
 /// Rounds each weight to the nearest integer.
 pub fn nearest(weights: &[f32], scales: &Scales, integers: Integers) -> Vec<i8> {
-    let round =
-        |(index, w): (usize, &f32)| integers.round(*w, scales.at(index / scales.columns, index % scales.columns));
-    weights.iter().enumerate().map(round).collect()
+    let mut rounded = vec![0; weights.len()];
+    let columns = scales.columns.max(1);
+    let rows = rounded.par_chunks_mut(columns).zip(weights.par_chunks(columns));
+    rows.zip(scales.values.par_chunks(columns.div_ceil(scales.block))).for_each(|((rounded, weights), scales_of)| {
+        let blocks = rounded.chunks_mut(scales.block).zip(weights.chunks(scales.block));
+        for ((rounded, weights), scale) in blocks.zip(scales_of) {
+            rounded.iter_mut().zip(weights).for_each(|(integer, w)| *integer = integers.round(*w, *scale));
+        }
+    });
+    rounded
 }
 
 /// Shares of the full range among which a scale is chosen.

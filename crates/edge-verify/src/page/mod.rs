@@ -54,22 +54,25 @@ pub struct ShownStep {
 /// If the template does not fit the report: a fault of this crate.
 pub fn page(report: &Report, names: [&str; 2], shown: &[Shown]) -> Result<String, PageError> {
     let mut environment = Environment::new();
-    environment.add_filter("number", |value: f64| value.to_string());
+    environment.add_filter("number", number);
     environment.add_filter("db", decibels);
     environment.add_template(NAME, TEMPLATE)?;
-    let failed = report.checks.iter().find(|check| check.verdict == Verdict::Fail);
+    let mut failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
+    let failures = failed.clone().count();
     let small = shown.first().is_none_or(|s| s.width <= SMALL);
     let text = environment.get_template(NAME)?.render(context! {
         word => word(report.verdict),
         verdict => report.verdict,
         candidate => names[0],
         reference => names[1],
-        failed => failed.map(CheckRow::new),
+        failed => failed.next().map(CheckRow::new),
+        failures => failures,
+        profiled => report.profile.is_some(),
         culprit => report.profile.as_ref().and_then(|p| p.culprit.as_ref()),
         precision => &report.precision,
         run => &report.run,
         producer => &report.producer,
-        checks => report.checks.iter().map(CheckRow::new).collect::<Vec<_>>(),
+        checks => checks(report),
         gallery => shown.iter().enumerate().map(|(i, s)| gallery(report, i, s)).collect::<Vec<_>>(),
         rendering => if small { "pixelated" } else { "auto" },
         chart => chart::chart(report),
@@ -97,6 +100,19 @@ struct CheckRow<'a> {
     check: &'a Check,
     word: &'static str,
     limit: String,
+    /// Where, as text without marks.
+    place: String,
+    /// Whether a row above has the same reason.
+    again: bool,
+}
+
+fn checks(report: &Report) -> Vec<CheckRow<'_>> {
+    let mut rows: Vec<CheckRow<'_>> = Vec::new();
+    for check in &report.checks {
+        let again = rows.iter().any(|row| row.check.name == check.name);
+        rows.push(CheckRow { again, ..CheckRow::new(check) });
+    }
+    rows
 }
 
 impl<'a> CheckRow<'a> {
@@ -104,7 +120,7 @@ impl<'a> CheckRow<'a> {
         let least = check.least.map(|least| format!("≥ {least}"));
         let most = check.most.map(|most| format!("≤ {most}"));
         let limit = least.into_iter().chain(most).collect::<Vec<_>>().join(", ");
-        Self { check, word: word(check.verdict), limit }
+        Self { check, word: word(check.verdict), limit, place: check.at.replace('`', ""), again: false }
     }
 }
 
@@ -239,6 +255,12 @@ fn decibels(value: f64) -> String {
     if value >= MOST_DB { "equal".to_owned() } else { format!("{value:.1} dB") }
 }
 
+/// With five digits; the report has all.
+fn number(value: f64) -> String {
+    let shown = format!("{value:.4e}").parse().unwrap_or(value);
+    f64::to_string(&shown)
+}
+
 fn data_uri(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", base64::encode(png))
 }
@@ -343,7 +365,7 @@ mod tests {
         let page = page(&report(), ["a", "b"], &[shown]).expect("a page");
         for part in [
             "<div class=\"word\">FAIL</div>",
-            "<strong>unet</strong>: <code>poor</code> is 31 at prompt 1, expected ≥ 65.",
+            "<strong>unet</strong>: <code>poor</code> is 31 at prompt 1, expected ≥ 65. 1 of 2 checks failed.",
             "First layer at fault: <code>conv_in</code> (Conv), unet, step 1: 31.0 dB, its inputs: 120.0 dB.",
             "1. &lt;b&gt;cats &amp; dogs&lt;&#x2f;b&gt;",
             "<img src=\"data:image&#x2f;png;base64,AQ==\" alt=\"reference, prompt 1\">",
@@ -360,6 +382,12 @@ mod tests {
         for foreign in ["http:", "https:", "<script", "@import", "url("] {
             assert!(!page.contains(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn numbers_have_as_many_digits_as_a_person_reads() {
+        let shown = [0.000_073_396_7, 32.090_512, -0.340_616, 65_504.0, 200.0, 0.0].map(number);
+        assert_eq!(shown, ["0.000073397", "32.091", "-0.34062", "65504", "200", "0"]);
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub(crate) struct Quantize {
     /// What single layers have instead: a precision plan, as `sensitivity` writes them
     #[arg(long, value_name = "FILE", conflicts_with = "precision")]
     pub(crate) plan: Option<PathBuf>,
+    /// Inputs of a channel that share a scale of weights of 4 bits: 32, 64 or 128; 3x3 convolutions have one a channel
+    /// [default: as the target has it]
+    #[arg(long, value_name = "N", value_parser = block)]
+    pub(crate) block: Option<usize>,
     /// Quantize this network; can be given several times [default: the UNets]
     #[arg(long, value_name = "COMPONENT")]
     pub(crate) component: Vec<String>,
@@ -42,7 +46,8 @@ pub(crate) struct Quantize {
     /// What values the tensors take: a file that `calibrate` wrote for MODEL
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
-    /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts
+    /// Draw these prompts, one a line, to see what values the tensors take; `calibrate` does it in parts. Or a safetensors
+    /// file with inputs of the networks, named COMPONENT/INPUT, samples along the first axis
     #[arg(short, long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Draw the first prompts only
@@ -111,6 +116,12 @@ pub(crate) enum Others {
     Fp16,
 }
 
+/// A number of inputs that share a scale.
+fn block(text: &str) -> Result<usize, String> {
+    let known = [32, 64, 128];
+    text.parse().ok().filter(|n| known.contains(n)).ok_or_else(|| "expected one of 32, 64, 128".to_owned())
+}
+
 /// Record what values the tensors of a model take while it draws.
 ///
 /// A picture is drawn for each prompt, each with a seed of its own. What is kept of a tensor are extremes and a
@@ -122,7 +133,8 @@ pub(crate) struct Calibrate {
     /// The model to run
     #[arg(value_name = "MODEL", required_unless_present = "merge")]
     pub(crate) model: Option<PathBuf>,
-    /// Prompts, one a line; what stands after a tab is not read
+    /// Prompts, one a line; what stands after a tab is not read. Or a safetensors file with inputs of the networks, named
+    /// COMPONENT/INPUT, samples along the first axis
     #[arg(short, long, value_name = "FILE", required_unless_present = "merge")]
     pub(crate) prompts: Option<PathBuf>,
     /// The statistics file to write

@@ -3,7 +3,8 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use clap::ArgAction;
+use clap::{ArgAction, ValueEnum};
+use edge_quant::rounding::Rounding;
 use edge_spec::{ActivationType, Scheme, WeightType};
 
 /// Find which layers need more bits, and write a precision plan for `quantize --plan`.
@@ -26,12 +27,18 @@ pub(crate) struct Sensitivity {
     /// Draw the first prompts only [default: 8]
     #[arg(short, long, value_name = "N")]
     pub(crate) number: Option<NonZero<usize>>,
+    /// Look what layers read, and what values tensors take, in the first N prompts [default: 4 times as many as are drawn]
+    #[arg(long, value_name = "N")]
+    pub(crate) seen: Option<NonZero<usize>>,
     /// Draw more prompts for whole plans than for single layers: the first N
     #[arg(long, value_name = "N")]
     pub(crate) check: Option<NonZero<usize>>,
-    /// What values the tensors take: a file that `calibrate` wrote for MODEL [default: what the drawn prompts show]
+    /// What values the tensors take: a file that `calibrate` wrote for MODEL [default: what the prompts show]
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<PathBuf>,
+    /// How weights become integers, as in `quantize` [default: gptq]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) rounding: Option<Rounding>,
     /// The target that MODEL was converted for [default: that in its edgetool.json]
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,
@@ -50,10 +57,13 @@ pub(crate) struct Sensitivity {
     /// Types of activations to choose from, as uint8,uint16,float [default: uint8,uint16 in w8a8]
     #[arg(long, value_name = "TYPES", value_delimiter = ',')]
     pub(crate) activations: Vec<ActivationType>,
-    /// What weights and activations may take: bytes (900KiB, 2MiB), or times of what the scheme takes (1.2x) [default: 1.1x,
-    /// no limit where the plan is to reach something]
+    /// What the plan may take: bytes of weights and activations (900KiB, 2MiB), estimated time (8ms, 900us), or times of
+    /// what the scheme takes (1.2x) [default: 1.1x, no limit where the plan is to reach something]
     #[arg(long, value_name = "SIZE")]
     pub(crate) budget: Option<Budget>,
+    /// What wider types are weighed against
+    #[arg(long, value_enum, default_value_t = By::Bytes)]
+    pub(crate) by: By,
     /// Go on until the denoised latents have this ratio of signal to error, in dB
     #[arg(long, value_name = "DB")]
     pub(crate) sqnr: Option<f64>,
@@ -76,11 +86,22 @@ const EXAMPLES: &str = "Examples:
       --calibration recipes/shapes/prompts/calibration.txt --number 2 \\
       --budget 1.5x -o w8a8.yaml";
 
-/// What weights and activations may take.
+/// What types cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// Bytes of weights, and of activations that a run writes
+    Bytes,
+    /// Time that the target's figures let a run take: an estimate
+    Time,
+}
+
+/// What a plan may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Budget {
     /// Bytes.
     Bytes(u64),
+    /// Picoseconds.
+    Time(u64),
     /// Times of what the scheme takes.
     Times(f64),
 }
@@ -89,16 +110,26 @@ impl std::str::FromStr for Budget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const UNITS: &[(&str, f64)] = &[("KiB", 1024.0), ("MiB", 1024.0 * 1024.0), ("GiB", 1024.0 * 1024.0 * 1024.0)];
-        let expected = || "expected a size, as 900KiB, 2.5MiB or 123456, or a multiple, as 1.2x".to_owned();
+        const KIB: f64 = 1024.0;
+        type Kind = fn(u64) -> Budget;
+        const UNITS: &[(&str, f64, Kind)] = &[
+            ("KiB", KIB, Budget::Bytes),
+            ("MiB", KIB * KIB, Budget::Bytes),
+            ("GiB", KIB * KIB * KIB, Budget::Bytes),
+            ("us", 1e6, Budget::Time),
+            ("ms", 1e9, Budget::Time),
+        ];
+        let expected = || {
+            "expected a size, as 900KiB, 2.5MiB or 123456, a time, as 8ms or 900us, or a multiple, as 1.2x".to_owned()
+        };
         let number =
             |digits: &str| digits.parse::<f64>().ok().filter(|v| v.is_finite() && *v > 0.0).ok_or_else(expected);
         if let Some(times) = text.strip_suffix('x') {
             return Ok(Self::Times(number(times)?));
         }
-        let unit = UNITS.iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)));
-        let (digits, size) = unit.unwrap_or((text, &1.0));
+        let unit = UNITS.iter().find_map(|(unit, size, kind)| Some((text.strip_suffix(unit)?, size, kind)));
+        let (digits, size, kind) = unit.unwrap_or((text, &1.0, &(Budget::Bytes as Kind)));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and saturates")]
-        Ok(Self::Bytes((number(digits)? * size) as u64))
+        Ok(kind((number(digits)? * size) as u64))
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, ValueEnum};
+use clap::ValueEnum;
 
-use super::{Format, Sampling};
+use super::{Judging, Sampling};
 
 /// Say whether a model does what another does.
 ///
@@ -13,7 +13,6 @@ use super::{Format, Sampling};
 /// report is written beside the candidate's manifest, or into a folder.
 #[derive(Debug, clap::Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch")]
 pub(crate) struct Verify {
     /// The model to judge: a converted folder, a bundle, or a checkpoint
     #[arg(value_name = "CANDIDATE")]
@@ -63,18 +62,8 @@ pub(crate) struct Verify {
     /// Replace the report's folder if it is there
     #[arg(long)]
     pub(crate) force: bool,
-    /// Diffusers folder with the configurations and the tokenizer, for a single file
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) config: Option<PathBuf>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// How to show the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
-    /// Say nothing but the result and errors
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) how: Judging,
 }
 
 /// What runs the candidate.

@@ -17,6 +17,7 @@ use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Tr
 use edge_spec::Prompt;
 
 use super::model::Model;
+use super::recorded::{Recorded, is_recorded};
 use super::sampling::Sampling;
 use crate::cli::{self, Calibrate};
 use crate::report;
@@ -52,16 +53,20 @@ fn observe(args: &Calibrate) -> Result<Statistics> {
     // clap has seen to it that both are there.
     let (path, list) = (args.model.as_deref().unwrap_or(Path::new("")), args.prompts.as_deref());
     let cannot = || format!("cannot calibrate `{}`", path.display());
-    let prompts = prompts(list.unwrap_or(Path::new("")), args)?;
+    let list = list.unwrap_or(Path::new(""));
+    let prompts = if is_recorded(list) { Vec::new() } else { prompts(list, args)? };
     let model = Model::open(path, args.config.as_deref(), Options::default()).with_context(cannot)?;
     check_components(args, path, &model)?;
+    if is_recorded(list) {
+        return replay(args, path, &model, list, true, None).with_context(cannot);
+    }
     draw(args, path, &model, &prompts, true, None).with_context(cannot)
 }
 
 /// What layers read, while somebody may be looking.
 pub(super) type SharedInputs = Arc<Mutex<Inputs>>;
 
-/// What the tensors of some components of an opened model take while it draws the prompts of a file. `inputs` looks on;
+/// What the tensors of some components of an opened model take while it draws the prompts of a file, or reads its inputs. `inputs` looks on;
 /// the statistics are empty if `ranges` are not wanted.
 pub(super) fn see(
     path: &Path,
@@ -87,7 +92,64 @@ pub(super) fn see(
         threads: None,
         quiet: false,
     };
+    if is_recorded(prompts) {
+        return replay(&args, path, model, prompts, ranges, inputs);
+    }
     draw(&args, path, model, &self::prompts(prompts, &args)?, ranges, inputs)
+}
+
+/// Runs each component that was recorded on the samples, which stand for what it would be fed in a run.
+fn replay(
+    args: &Calibrate,
+    path: &Path,
+    model: &Model,
+    samples: &Path,
+    ranges: bool,
+    inputs: Option<&SharedInputs>,
+) -> Result<Statistics> {
+    let recorded = Recorded::read(samples, args.number, model, &args.component)?;
+    let sampling = Sampling::new(&args.sampling, path, model)?;
+    let run = run(args, &sampling, recorded.set());
+    let watch = Watch { statistics: Arc::new(Mutex::new(Statistics::new(run))), ranges, inputs };
+    let bar = report::progress_bar(args.quiet);
+    let asked = |name: &&str| args.component.is_empty() || args.component.iter().any(|component| component == name);
+    for name in recorded.components().filter(asked) {
+        bar.set_message(name.to_owned());
+        recorded.run(name, &mut watch.load(name, &model.graph(name)?)?, args.shard)?;
+    }
+    bar.finish_and_clear();
+    Ok(unshare(watch.statistics))
+}
+
+fn run(args: &Calibrate, sampling: &Sampling, prompts: PromptSet) -> Run {
+    let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = sampling.guidance;
+    Run {
+        prompts,
+        seed: args.seed,
+        steps: sampling.steps(),
+        guidance: scale,
+        decoder: sampling.decoder.component.to_owned(),
+        shard: args.shard,
+    }
+}
+
+/// What is taken down while networks run.
+struct Watch<'a> {
+    statistics: Arc<Mutex<Statistics>>,
+    ranges: bool,
+    inputs: Option<&'a SharedInputs>,
+}
+
+impl Watch<'_> {
+    fn load(&self, name: &str, graph: &Checked<Graph>) -> Result<Session, edge_run::Error> {
+        let observer: Arc<dyn Observer> = Arc::new(Recorder {
+            component: name.to_owned(),
+            statistics: self.ranges.then(|| Arc::clone(&self.statistics)),
+            ranged: Mutex::default(),
+            inputs: self.inputs.cloned(),
+        });
+        Session::load_observed(graph, &observer)
+    }
 }
 
 /// The prompts of all parts.
@@ -123,16 +185,8 @@ fn draw(
 ) -> Result<Statistics> {
     let sampling = Sampling::new(&args.sampling, path, model)?;
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
-    let (Guidance::Embedding { scale, .. } | Guidance::TwoPasses { scale }) = sampling.guidance;
-    let run = Run {
-        prompts: PromptSet::of(prompts.iter().map(String::as_str)),
-        seed: args.seed,
-        steps: sampling.steps(),
-        guidance: scale,
-        decoder: sampling.decoder.component.to_owned(),
-        shard: args.shard,
-    };
-    let statistics = Arc::new(Mutex::new(Statistics::new(run)));
+    let run = run(args, &sampling, PromptSet::of(prompts.iter().map(String::as_str)));
+    let watch = Watch { statistics: Arc::new(Mutex::new(Statistics::new(run))), ranges, inputs };
     let request = |(index, prompt): (usize, &String)| Request {
         prompt: prompt.clone(),
         negative_prompt: String::new(),
@@ -149,13 +203,7 @@ fn draw(
         if !args.component.is_empty() && !args.component.iter().any(|component| component == name) {
             return Ok(Box::new(Session::load(&graph)?));
         }
-        let observer: Arc<dyn Observer> = Arc::new(Recorder {
-            component: name.to_owned(),
-            statistics: ranges.then(|| Arc::clone(&statistics)),
-            ranged: Mutex::default(),
-            inputs: inputs.cloned(),
-        });
-        Ok(Box::new(Session::load_observed(&graph, &observer)?))
+        Ok(Box::new(watch.load(name, &graph)?))
     };
     let mut cut = 0;
     let decoder = sampling.decoder.component;
@@ -175,7 +223,7 @@ fn draw(
         let of = requests.len();
         report::warn(format!("{cut} of {of} prompts are longer than the text encoder takes: their ends were left out"));
     }
-    Ok(lock(&statistics).clone())
+    Ok(unshare(watch.statistics))
 }
 
 /// What was seen, and of other components what another file says.
@@ -232,6 +280,12 @@ impl Observer for Recorder {
 /// What several may change, for the time of the result.
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What nobody else may change any more.
+pub(super) fn unshare<T: Clone>(shared: Arc<Mutex<T>>) -> T {
+    let alone = |alone: Mutex<T>| alone.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Arc::try_unwrap(shared).map_or_else(|shared| lock(&shared).clone(), alone)
 }
 
 fn merge(args: &Calibrate) -> Result<Statistics> {

@@ -24,13 +24,13 @@ const SCHEMA: &str = "edgetool-evaluation/v1";
 
 /// Draws for each prompt, lets the judge read, and shows the shares.
 pub(crate) fn evaluate(args: &Evaluate) -> Result<()> {
-    super::set_threads(args.threads)?;
+    super::set_threads(args.how.threads)?;
     let cannot = || format!("cannot evaluate `{}`", args.model.display());
     let output = args.output.as_deref().map(|folder| Staging::folder(folder, args.force)).transpose()?;
     let mut prompts = Prompt::read_all(&args.prompts)?;
     prompts.truncate(args.limit.map_or(usize::MAX, std::num::NonZero::get));
     let mut judge = open_judge(&args.judge)?;
-    let model = Model::open(&args.model, args.config.as_deref(), Options::default()).with_context(cannot)?;
+    let model = Model::open(&args.model, args.how.config.as_deref(), Options::default()).with_context(cannot)?;
     let (pictures, steps) = draw(args, &model, &prompts).with_context(cannot)?;
     let mut tally = judge.tally();
     let mut readings = Vec::new();
@@ -48,7 +48,7 @@ pub(crate) fn evaluate(args: &Evaluate) -> Result<()> {
         write(args, staging.path(), &prompts, &pictures, &summary(args, steps, &tally, Some(readings)))?;
         staging.commit()?;
     }
-    report::data(match args.format {
+    report::data(match args.how.format {
         Format::Json => summary(args, steps, &tally, None).to_string(),
         Format::Text => table(&tally),
     })
@@ -97,7 +97,7 @@ fn draw(args: &Evaluate, model: &Model, prompts: &[Prompt]) -> Result<(Vec<Pictu
         noise: Noise::Seed(args.seed + index as u64),
     };
     let requests: Vec<_> = prompts.iter().enumerate().map(request).collect();
-    let bar = report::progress_bar(args.quiet);
+    let bar = report::progress_bar(args.how.quiet);
     let graphs = model.graphs();
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
     let mut drawn = Vec::new();

@@ -8,7 +8,7 @@ use edge_quant::mixed::{Fit, Sums};
 use edge_spec::{Fold, FoldForm, Manifest, Place};
 
 use super::model::Model;
-use super::sensitivity::{Bench, Drawn, decibels};
+use super::sensitivity::{Bench, Drawn, decibels, loaded};
 use crate::report;
 
 /// Gives a component's quantized graph, with these factors in its scheduler's step.
@@ -37,15 +37,15 @@ pub(super) fn fit(
     form: Form<'_>,
 ) -> Result<Vec<Fit>> {
     const ONE: Fit = Fit { sample: 1.0, output: 1.0 };
-    let bench = Bench::new(path, model, prompts, chosen)?;
+    let bench = Bench::new(path, model, prompts, chosen, &|name| loaded(&model.graph(name)?))?;
     let mut fits = vec![ONE; fold.steps.len()];
-    let mut drawn = bench.draw(&|name| form(name, &fits))?;
+    let mut drawn = bench.draw(&|name| loaded(&form(name, &fits)?), false, usize::MAX)?;
     let before = bench.effect(&drawn).noise;
     ensure!(before.is_finite(), "the scheduler's steps cannot be fitted: latents are not finite");
     let mut best = before;
     for index in 0..fold.steps.len() {
         fits[index] = sums(&bench, &drawn, fold, index).fit();
-        let found = bench.draw(&|name| form(name, &fits))?;
+        let found = bench.draw(&|name| loaded(&form(name, &fits)?), false, usize::MAX)?;
         let noise = bench.effect(&found).noise;
         // What is best for a step can be worse for those after it.
         if noise < best {

@@ -19,6 +19,7 @@ mod model;
 mod package;
 mod plan;
 mod quantize;
+mod recorded;
 mod repair;
 mod run;
 mod sampling;

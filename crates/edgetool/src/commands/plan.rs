@@ -10,7 +10,8 @@ use crate::report;
 /// The scheme, the target's types, and the rules, each of which the target can follow.
 pub(super) fn asked(args: &Quantize, target: &Target) -> Result<(Scheme, Precision, Vec<PrecisionRule>)> {
     let plan = args.plan.as_deref().map(PrecisionPlan::read).transpose()?;
-    let (scheme, precision) = scheme(plan.as_ref().map(|plan| plan.scheme).or(args.precision), target)?;
+    let (scheme, mut precision) = scheme(plan.as_ref().map(|plan| plan.scheme).or(args.precision), target)?;
+    precision.block = args.block.or(precision.block);
     let mut rules = plan.map_or_else(Vec::new, |plan| plan.rules);
     let only = |option: &str, why: &str| {
         report::with_hint(format!("`{option}` has no use with {scheme}"), format!("it gives layers {why}"))
@@ -20,6 +21,10 @@ pub(super) fn asked(args: &Quantize, target: &Target) -> Result<(Scheme, Precisi
     }
     if !args.wide.is_empty() && scheme != Scheme::W4a16 {
         return Err(only("--wide", "weights of 8 bits where others have 4, as in w4a16"));
+    }
+    if args.block.is_some() && scheme != Scheme::W4a16 {
+        let text = format!("`--block` has no use with {scheme}");
+        return Err(report::with_hint(text, "it gives weights of 4 bits scales of their own, as in w4a16"));
     }
     let fine = |of: &String| (of.clone(), None, Some(precision.activations_16.into()));
     let wide = |of: &String| (of.clone(), Some(WeightType::Int8), None);

@@ -17,7 +17,7 @@ use edge_spec::{
     Target, sha256,
 };
 
-use super::calibrate::{SharedInputs, lock};
+use super::calibrate::{SharedInputs, unshare};
 use super::copies::{self, directory};
 use super::model::Model;
 use super::repair::{Repairs, usual};
@@ -93,7 +93,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
         statistics,
         repairs,
-        inputs: inputs.map(|inputs| lock(&inputs).clone()),
+        inputs: inputs.map(unshare),
         precision,
         rules,
         settings,

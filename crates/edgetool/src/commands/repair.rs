@@ -9,7 +9,7 @@ use edge_quant::rounding::Rounding;
 use edge_quant::{Inputs, Settings, SharedWeights, repairs};
 use edge_spec::{Biases, Component, Integer, Manifest, Precision, Repaired, Scheme};
 
-use super::calibrate::{SharedInputs, lock, see};
+use super::calibrate::{SharedInputs, see, unshare};
 use super::copies::directory;
 use super::model::Model;
 use crate::cli::{Quantize, Repair};
@@ -60,6 +60,11 @@ impl Repairs {
         Ok(repairs)
     }
 
+    /// What suits every scheme, where prompts are there.
+    pub(super) fn usual(rounding: Option<Rounding>) -> Self {
+        Self { rounding: rounding.unwrap_or(Rounding::Gptq), smooth: false, bias: true }
+    }
+
     /// What is to be looked at in the networks that are quantized.
     pub(super) fn inputs(self, manifest: &Manifest, chosen: &[String]) -> Option<SharedInputs> {
         let products = self.rounding.needs_products();
@@ -83,7 +88,7 @@ impl Repairs {
         let (true, Some(prompts)) = (self.smooth, &args.calibration) else { return Ok(None) };
         let inputs = looking(false, manifest, chosen);
         see(&args.model, model, prompts, args.number, chosen, false, Some(&inputs))?;
-        let inputs = lock(&inputs).clone();
+        let inputs = unshare(inputs);
         let (mut smoothed, mut count) = (BTreeMap::new(), 0);
         for parts in manifest.components.chunk_by(|a, b| directory(a) == directory(b)) {
             let names: Vec<&str> =

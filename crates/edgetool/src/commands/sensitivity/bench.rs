@@ -20,6 +20,23 @@ use crate::cli;
 /// Bytes of weights that forms of a model may hold at a time; one form is measured in any case.
 const MEMORY: u64 = 2 << 30;
 
+/// Loads a component that changes.
+pub(crate) type Load<'a> = &'a dyn Fn(&str) -> Result<Box<dyn Executor>>;
+
+type LoadForm<'a> = dyn Fn(usize, &str) -> Result<Box<dyn Executor>> + Sync + 'a;
+
+/// Forms of the networks that change, by their numbers.
+pub(super) struct Forms<'a> {
+    /// Loads a form's network.
+    pub(super) load: &'a LoadForm<'a>,
+    /// Whether pictures are wanted, or the latents alone.
+    pub(super) pictures: &'a (dyn Fn(usize) -> bool + Sync),
+    /// Those that are measured.
+    pub(super) numbers: &'a [usize],
+    /// How many of the prompts are drawn with each.
+    pub(super) prompts: usize,
+}
+
 /// A model, what it is asked for, and what it drew in float.
 pub(crate) struct Bench<'a> {
     model: &'a Model,
@@ -38,7 +55,7 @@ pub(crate) struct Bench<'a> {
 pub(crate) struct Drawn {
     /// The latent after each step that can be seen; the last is the denoised one.
     pub(crate) latents: Vec<Vec<f32>>,
-    picture: Pixels,
+    picture: Option<Pixels>,
 }
 
 /// What a form changes, against float.
@@ -46,7 +63,7 @@ pub(crate) struct Drawn {
 pub(crate) struct Effect {
     /// Of the denoised latents: power of the error as a part of the signal's.
     pub(crate) noise: f64,
-    /// 1 less the pictures' mean structural similarity.
+    /// 1 less the pictures' mean structural similarity; 0 where no pictures were drawn.
     pub(crate) dissimilarity: f64,
     /// Mean deviation of the conditioning ratio from 1.
     pub(crate) conditioning: f64,
@@ -56,8 +73,14 @@ pub(crate) struct Effect {
 
 impl<'a> Bench<'a> {
     /// Draws with the model as it is. Each two prompts begin with the same noise. `changing` are the components that will
-    /// have other forms.
-    pub(crate) fn new(path: &Path, model: &'a Model, prompts: &[String], changing: &[String]) -> Result<Self> {
+    /// have other forms, which `float` loads as they are.
+    pub(crate) fn new(
+        path: &Path,
+        model: &'a Model,
+        prompts: &[String],
+        changing: &[String],
+        float: Load<'_>,
+    ) -> Result<Self> {
         let args = cli::Sampling { steps: None, guidance: None, decoder: None, scheduler: None };
         let sampling = Sampling::new(&args, path, model)?;
         let batch = model.pipeline().batch;
@@ -87,12 +110,13 @@ impl<'a> Bench<'a> {
         let held = held.map(|name| Ok((name.clone(), Session::load(&model.graph(&name)?)?.loaded())));
         let held = held.collect::<Result<_>>()?;
         let mut bench = Self { model, sampling, tokenizer, requests, noise, held, float: Vec::new() };
-        bench.float = bench.draw(&|name| bench.model.graph(name))?;
+        bench.float = bench.draw(float, true, usize::MAX)?;
         Ok(bench)
     }
 
-    /// Draws with these graphs in the place of the networks that change.
-    pub(crate) fn draw(&self, form: &dyn Fn(&str) -> Result<Checked<Graph>>) -> Result<Vec<Drawn>> {
+    /// Draws with these networks in the place of those that change: pictures, or the latents alone, of the first prompts.
+    pub(crate) fn draw(&self, form: Load<'_>, pictures: bool, most: usize) -> Result<Vec<Drawn>> {
+        let requests = &self.requests[..most.min(self.requests.len())];
         let graphs = self.model.graphs();
         let sampler = Sampler {
             graphs: &graphs,
@@ -102,20 +126,24 @@ impl<'a> Bench<'a> {
         };
         let failed = |name: &str, source: anyhow::Error| Error::Component { name: name.into(), source: source.into() };
         let load = |name: &str| -> Result<Box<dyn Executor>, Error> {
-            Ok(Box::new(match self.held.get(name) {
-                Some(loaded) => loaded.session(),
-                None => Session::load(&form(name).map_err(|e| failed(name, e))?)?,
-            }))
+            Ok(match self.held.get(name) {
+                Some(loaded) => Box::new(loaded.session()),
+                None => form(name).map_err(|e| failed(name, e))?,
+            })
         };
         let mut drawn = Vec::new();
-        let mut missing = false;
-        sampler.draw_on(&load, &self.requests, &mut |_| (), &mut |_, pictures, trace| {
-            let picture = pictures.into_iter().next();
-            let picture = picture.map(|p| Pixels { width: p.width as usize, height: p.height as usize, rgb: p.rgb });
-            let latents = latents(&trace);
-            missing |= latents.is_empty();
-            drawn.extend(picture.map(|picture| Drawn { latents, picture }));
-        })?;
+        if pictures {
+            sampler.draw_on(&load, requests, &mut |_| (), &mut |_, pictures, trace| {
+                let picture = pictures.into_iter().next();
+                let picture =
+                    picture.map(|p| Pixels { width: p.width as usize, height: p.height as usize, rgb: p.rgb });
+                drawn.push(Drawn { latents: latents(&trace), picture });
+            })?;
+        } else {
+            let traces = sampler.denoise_on(&load, requests, &mut |_| ())?;
+            drawn.extend(traces.iter().map(|trace| Drawn { latents: latents(trace), picture: None }));
+        }
+        let missing = drawn.iter().any(|drawn| drawn.latents.is_empty());
         ensure!(!missing, "the graphs do not show the denoised latents: convert the checkpoint with `--fold per-step`");
         Ok(drawn)
     }
@@ -131,10 +159,11 @@ impl<'a> Bench<'a> {
                 signal += r * r;
             }
         }
-        let ssim = |(found, float): (&Drawn, &Drawn)| {
-            pictures::compare(&found.picture, &float.picture).map_or(-1.0, |difference| difference.ssim)
+        let dissimilar = |(found, float): (&Drawn, &Drawn)| {
+            let (found, float) = (found.picture.as_ref()?, float.picture.as_ref()?);
+            Some(1.0 - pictures::compare(found, float).map_or(-1.0, |difference| difference.ssim))
         };
-        let dissimilarity = 1.0 - mean(&pairs().map(ssim).collect::<Vec<_>>());
+        let dissimilarity = mean(&pairs().filter_map(dissimilar).collect::<Vec<_>>());
         // Two prompts on the same noise: what differs after the first step is what the prompts do.
         let ratio = |(found, float): (&[Drawn], &[Drawn])| {
             let first = |drawn: &'_ [Drawn], index: usize| drawn.get(index)?.latents.first().cloned();
@@ -150,26 +179,19 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The effects of many forms, several at a time. `done` hears how many there are so far.
-    pub(crate) fn effects(
-        &self,
-        count: usize,
-        bytes: u64,
-        form: &(dyn Fn(usize, &str) -> Result<Checked<Graph>> + Sync),
-        done: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Effect>> {
+    /// The effects of forms, several at a time. `done` hears how many there are so far.
+    pub(super) fn effects(&self, bytes: u64, forms: &Forms<'_>, done: &(dyn Fn(usize) + Sync)) -> Result<Vec<Effect>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let fit = usize::try_from(MEMORY / bytes.max(1)).unwrap_or(cores);
         let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let found: Mutex<BTreeMap<usize, Result<Effect>>> = Mutex::default();
         let work = || loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return;
-            }
-            let effect = self.draw(&|name| form(index, name)).map(|drawn| self.effect(&drawn));
+            let Some(&form) = forms.numbers.get(index) else { return };
+            let drawn = self.draw(&|name| (forms.load)(form, name), (forms.pictures)(form), forms.prompts);
+            let effect = drawn.map(|drawn| self.effect(&drawn));
             if effect.is_err() {
-                next.store(count, Ordering::Relaxed);
+                next.store(forms.numbers.len(), Ordering::Relaxed);
             }
             found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, effect);
             done(ended.fetch_add(1, Ordering::Relaxed) + 1);
@@ -177,7 +199,7 @@ impl<'a> Bench<'a> {
         std::thread::scope(|scope| (0..cores.min(fit).max(1)).for_each(|_| drop(scope.spawn(work))));
         let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let effects = found.into_values().collect::<Result<Vec<_>>>()?;
-        ensure!(effects.len() == count, "a measurement did not end");
+        ensure!(effects.len() == forms.numbers.len(), "a measurement did not end");
         Ok(effects)
     }
 
@@ -205,6 +227,11 @@ fn latents(trace: &Trace) -> Vec<Vec<f32>> {
 #[expect(clippy::cast_precision_loss, reason = "a number of pictures")]
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// A network as it is.
+pub(crate) fn loaded(graph: &Checked<Graph>) -> Result<Box<dyn Executor>> {
+    Ok(Box::new(Session::load(graph)?))
 }
 
 /// In dB, the signal over the error.

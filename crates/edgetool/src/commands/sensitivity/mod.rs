@@ -1,32 +1,40 @@
 //! `edgetool sensitivity`: which layers need more bits.
 
 mod bench;
+mod chain;
 mod page;
+mod study;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::num::NonZero;
+use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use edge_ir::{Checked, DType, Graph};
-use edge_quant::calibration::{self, Method, Statistics};
-use edge_quant::mixed::{Menu, Offer, Part, Role, parts, path, within};
-use edge_quant::{Range, Settings, SharedWeights, fold_casts};
-use edge_spec::{ActivationType, Precision, PrecisionPlan, PrecisionRule, Scheme, Target, WeightType};
+use edge_quant::Settings;
+use edge_quant::calibration::{self, Statistics};
+use edge_quant::mixed::Role;
+use edge_spec::{ActivationType, Manifest, Precision, PrecisionPlan, PrecisionRule, Scheme, Speed, Target, WeightType};
 
+use super::calibrate::{SharedInputs, lock};
+use super::copies::directory;
 use super::model::Model;
+use super::repair::Repairs;
 use super::{plan, quantize};
-use crate::cli::{Budget, Sensitivity};
+use crate::cli::{Budget, By, Sensitivity};
 use crate::report;
 use crate::staging::Staging;
 
-use bench::Effect;
-pub(super) use bench::{Bench, Drawn, decibels, prompts};
+pub(super) use bench::{Bench, Drawn, decibels, loaded, prompts};
+use chain::Network;
+use study::Study;
 
 /// Prompts that are drawn if nothing is said.
 const PROMPTS: usize = 8;
-/// The budget if nothing is said.
-const BUDGET: Budget = Budget::Times(1.1);
+/// Prompts that are drawn once, to see what layers read and what values tensors take: times of those that are drawn for
+/// each part.
+const SEEN: usize = 4;
 
 /// Measures, chooses, and writes the plan.
 pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
@@ -45,19 +53,44 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
     let output = Staging::file(&args.output)?;
     let settings = Settings::of(scheme, &precision, manifest.opset);
     let types = Types::new(args, scheme, &precision, &target)?;
-    let statistics = statistics(args, &model, &settings, &types, &chosen)?;
+    let speed = speed(args, &target)?;
+    let repairs = Repairs::usual(args.rounding);
+    let inputs = repairs.inputs(manifest, &chosen);
+    let statistics = statistics(args, &model, &settings, &types, &chosen, inputs.as_ref())?;
+    let inputs = inputs.map(|inputs| lock(&inputs).clone());
     let graphs =
         chosen.iter().map(|name| Ok((name.clone(), model.graph(name)?))).collect::<Result<BTreeMap<_, _>>>()?;
     if let Some(statistics) = &statistics {
         graphs.iter().try_for_each(|(name, graph)| statistics.check_graph(name, graph))?;
     }
-    let bench = Bench::new(&args.model, &model, &prompts, &chosen).with_context(cannot)?;
+    let network = |(name, graph): (&String, &Checked<Graph>)| Ok((name.clone(), Arc::new(Network::load(graph)?)));
+    let networks = graphs.iter().map(network).collect::<Result<BTreeMap<_, _>>>().with_context(cannot)?;
+    // The inputs of the first network are the same in each form of it and of those after it.
+    let float = |name: &str| study::float(&networks, name, *name == chosen[0]);
+    let bench = Bench::new(&args.model, &model, &prompts, &chosen, &float).with_context(cannot)?;
     let check = args.check.map(|number| {
         let prompts = self::prompts(&args.calibration, Some(number), PROMPTS)?;
-        Bench::new(&args.model, &model, &prompts, &chosen)
+        Bench::new(&args.model, &model, &prompts, &chosen, &|name| study::float(&networks, name, false))
     });
     let check = check.transpose().with_context(cannot)?;
-    let study = Study { args, scheme, settings, statistics, graphs, bench, check, ranges: Mutex::default() };
+    let folders = folders(manifest, &chosen);
+    let weights = folders.values().map(|f| (f.as_str(), Mutex::new(repairs.weights(inputs.as_ref(), f)))).collect();
+    let study = Study {
+        args,
+        scheme,
+        settings,
+        speed,
+        statistics,
+        repairs,
+        inputs: inputs.as_ref(),
+        folders: &folders,
+        weights,
+        graphs,
+        networks: &networks,
+        bench,
+        check,
+        ranges: Mutex::default(),
+    };
     let mut measured = study.measure(study.rows(&types).with_context(cannot)?).with_context(cannot)?;
     if study.check.is_some() {
         measured.scheme_checked = study.whole(&study.settings)?;
@@ -71,7 +104,7 @@ pub(crate) fn sensitivity(args: &Sensitivity) -> Result<()> {
     output.commit()?;
     if !args.quiet {
         report::say(format!("wrote `{}`", args.output.display()));
-        page::lines(&measured, &picked, effect).into_iter().for_each(report::say);
+        page::lines(&study, &measured, &picked, effect).into_iter().for_each(report::say);
     }
     Ok(())
 }
@@ -116,232 +149,48 @@ impl Types {
     }
 }
 
-/// A part, its types, and what each of them costs when all else is in float.
-struct Row {
-    part: Part,
-    types: Vec<Option<DType>>,
-    effects: Vec<Effect>,
-}
-
-/// All that was measured.
-struct Measured {
-    parts: Vec<Row>,
-    /// What the scheme costs as a whole, on the prompts of the parts.
-    scheme: Effect,
-    /// The same on the prompts of whole plans.
-    scheme_checked: Effect,
-}
-
-/// What is measured with what.
-struct Study<'a> {
-    args: &'a Sensitivity,
-    scheme: Scheme,
-    settings: Settings,
-    statistics: Option<Statistics>,
-    graphs: BTreeMap<String, Checked<Graph>>,
-    /// Draws for parts.
-    bench: Bench<'a>,
-    /// Draws for whole plans, if for more prompts.
-    check: Option<Bench<'a>>,
-    /// Ranges that were chosen, by component, tensor and type.
-    ranges: Mutex<BTreeMap<(String, String, DType), Option<Range>>>,
-}
-
-impl Study<'_> {
-    /// The parts, with nothing measured yet.
-    fn rows(&self, types: &Types) -> Result<Vec<Row>> {
-        let mut rows: Vec<Row> = Vec::new();
-        for role in [Role::Weights, Role::Activations].into_iter().filter(|role| types.of(*role).len() > 1) {
-            for graph in self.graphs.values() {
-                for part in parts(&fold_casts(graph), &self.settings, role) {
-                    let wanted = |of: &String| format!(".{}.", part.of).contains(&format!(".{of}."));
-                    let asked = self.args.only.is_empty() || self.args.only.iter().any(wanted);
-                    if !asked || rows.iter().any(|row| row.part.of == part.of && row.part.role == role) {
-                        continue;
-                    }
-                    let mut types = types.of(role).to_vec();
-                    if !types.contains(&part.base) {
-                        types.push(part.base);
-                    }
-                    rows.push(Row { part, types, effects: Vec::new() });
-                }
-            }
-        }
-        if rows.is_empty() {
-            let text = format!("there is nothing to choose in {}", self.scheme);
-            let hint =
-                "name two types or more with `--weights` or `--activations`, and parts that there are with `--only`";
-            return Err(report::with_hint(text, hint));
-        }
-        let least = |row: &Row| row.types.iter().map(|ty| row.part.bytes(*ty)).min().unwrap_or_default();
-        let (least, budget) = (rows.iter().map(least).sum::<u64>(), self.budget(&rows));
-        if least > budget {
-            let (budget, least) = (budget / 1024, least.div_ceil(1024));
-            bail!("a budget of {budget} KiB is too small: the narrowest types take {least} KiB");
-        }
-        Ok(rows)
+/// What estimates of time follow from, if that is what types cost.
+fn speed(args: &Sensitivity, target: &Target) -> Result<Option<Speed>> {
+    let by_time = args.by == By::Time || matches!(args.budget, Some(Budget::Time(_)));
+    if args.by == By::Time && matches!(args.budget, Some(Budget::Bytes(_))) {
+        let text = "`--by time` has a budget of bytes".to_owned();
+        return Err(report::with_hint(text, "say it as a time, as 8ms, or in times of the scheme, as 1.2x"));
     }
-
-    /// Bytes that weights and activations may take.
-    fn budget(&self, rows: &[Row]) -> u64 {
-        let args = self.args;
-        let aims = args.sqnr.is_some() || args.conditioning.is_some();
-        match args.budget.or((!aims).then_some(BUDGET)) {
-            None => u64::MAX,
-            Some(Budget::Bytes(bytes)) => bytes,
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_precision_loss,
-                clippy::cast_sign_loss,
-                reason = "sizes"
-            )]
-            Some(Budget::Times(times)) => (page::base(rows) as f64 * times) as u64,
+    match &target.speed {
+        _ if !by_time => Ok(None),
+        Some(speed) => Ok(Some(speed.clone())),
+        None => {
+            let text = format!("target `{}` has no estimates of time", target.name);
+            Err(report::with_hint(text, "give its file the figures of `speed`, or say the budget in bytes"))
         }
-    }
-
-    /// Quantizes each part alone.
-    fn measure(&self, mut rows: Vec<Row>) -> Result<Measured> {
-        let forms: Vec<(usize, usize)> =
-            rows.iter().enumerate().flat_map(|(r, row)| (0..row.types.len()).map(move |t| (r, t))).collect();
-        let bar = report::progress_bar(self.args.quiet);
-        let total = forms.len() + 1;
-        let form = |index: usize, name: &str| match forms.get(index) {
-            Some((row, ty)) => self.graph(name, &self.alone(&rows, *row, *ty)),
-            None => self.graph(name, &self.settings),
-        };
-        let done = |count: usize| bar.set_message(format!("{count} of {total} forms of {} parts", rows.len()));
-        let mut effects = self.bench.effects(total, self.bytes(), &form, &done)?;
-        bar.finish_and_clear();
-        let scheme = effects.pop().context("the scheme was not measured")?;
-        let mut effects = effects.into_iter();
-        for row in &mut rows {
-            row.effects = effects.by_ref().take(row.types.len()).collect();
-        }
-        Ok(Measured { parts: rows, scheme, scheme_checked: scheme })
-    }
-
-    /// All in float but one part.
-    fn alone(&self, rows: &[Row], row: usize, ty: usize) -> Settings {
-        let Row { part, types, .. } = &rows[row];
-        let mut rules = vec![part.rule(types[ty])];
-        if part.role == Role::Activations {
-            let inner = rows.iter().filter(|other| other.part.role == part.role && part.holds(&other.part));
-            rules.extend(inner.map(|other| other.part.rule(None)));
-            // A layer whose weights are float has float activations: weights of 16 bits cost nothing beside them.
-            rules.push(PrecisionRule { of: part.of.clone(), weights: Some(WeightType::Int16), activations: None });
-        }
-        Settings { activations: None, weights: None, rules, ..self.settings.clone() }
-    }
-
-    /// A component's graph.
-    fn graph(&self, name: &str, settings: &Settings) -> Result<Checked<Graph>> {
-        let graph = self.graphs.get(name).with_context(|| format!("there is no {name}"))?;
-        let method = if self.scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax };
-        let choose = quantize::ranges(self.statistics.as_ref(), name, method);
-        // The choice takes longer than all else, and is the same in each form.
-        let range = |tensor: &str, dtype: DType| {
-            let key = (name.to_owned(), tensor.to_owned(), dtype);
-            let lock = || self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = lock().get(&key) {
-                return *known;
-            }
-            let range = choose(tensor, dtype);
-            lock().insert(key, range);
-            range
-        };
-        Ok(edge_quant::quantize(graph, settings, &range, &mut SharedWeights::default())?.graph)
-    }
-
-    /// Bytes of the largest component that changes, as it is loaded.
-    fn bytes(&self) -> u64 {
-        let size = |graph: &Checked<Graph>| graph.initializers().map(|(_, v, _)| 4 * v.ty.elements()).sum();
-        self.graphs.values().map(size).max().unwrap_or_default()
-    }
-
-    /// Chooses a type for each part, and measures the whole.
-    fn choose(&self, measured: &Measured) -> Result<(Vec<usize>, Effect)> {
-        let menus: Vec<Menu> = measured.parts.iter().map(|row| row.menu(&measured.scheme)).collect();
-        let budget = self.budget(&measured.parts);
-        let most = within(&menus, budget).context("the budget was checked before")?;
-        let effect = self.effect(measured, &most)?;
-        if self.args.sqnr.is_none() && self.args.conditioning.is_none() {
-            return Ok((most, effect));
-        }
-        if !self.reached(&effect) {
-            let text =
-                format!("no plan within the budget reaches what is asked: the best has {}", page::whole(&effect));
-            return Err(report::with_hint(
-                text,
-                "raise `--budget`, or offer wider types with `--weights` and `--activations`",
-            ));
-        }
-        let cost = |picked: &[usize]| menus.iter().zip(picked).map(|(menu, i)| menu[*i].cost).sum::<u64>();
-        let choices: Vec<Vec<usize>> = path(&menus).into_iter().filter(|picked| cost(picked) <= budget).collect();
-        let (mut best, mut low, mut high) = ((most, effect), 0, choices.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            let effect = self.effect(measured, &choices[middle])?;
-            if self.reached(&effect) {
-                best = (choices[middle].clone(), effect);
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        Ok(best)
-    }
-
-    fn reached(&self, effect: &Effect) -> bool {
-        self.args.sqnr.is_none_or(|least| decibels(effect.noise) >= least)
-            && self.args.conditioning.is_none_or(|most| 100.0 * effect.worst_conditioning <= most)
-    }
-
-    /// What a choice costs as a whole.
-    fn effect(&self, measured: &Measured, picked: &[usize]) -> Result<Effect> {
-        let mut settings = self.settings.clone();
-        settings.rules.extend(measured.parts.iter().zip(picked).map(|(row, i)| row.part.rule(row.types[*i])));
-        self.whole(&settings)
-    }
-
-    /// What settings cost as a whole.
-    fn whole(&self, settings: &Settings) -> Result<Effect> {
-        let bench = self.check.as_ref().unwrap_or(&self.bench);
-        Ok(bench.effect(&bench.draw(&|name| self.graph(name, settings))?))
     }
 }
 
-impl Row {
-    /// Costs in bytes, and losses as shares of what the whole scheme loses by the same measure, so that they add up.
-    fn menu(&self, whole: &Effect) -> Menu {
-        let share = |part: f64, whole: f64| part.max(0.0) / whole.max(1e-12);
-        let loss = |effect: &Effect| {
-            if self.part.text {
-                let picture = share(effect.dissimilarity, whole.dissimilarity);
-                f64::midpoint(picture, share(effect.conditioning, whole.conditioning))
-            } else {
-                share(effect.noise, whole.noise)
-            }
-        };
-        let offer = |(ty, effect): (&Option<DType>, &Effect)| Offer { cost: self.part.bytes(*ty), loss: loss(effect) };
-        self.types.iter().zip(&self.effects).map(offer).collect()
-    }
+/// The folder of each component.
+fn folders(manifest: &Manifest, chosen: &[String]) -> BTreeMap<String, String> {
+    let components = manifest.components.iter().filter(|c| chosen.contains(&c.name));
+    components.map(|c| (c.name.clone(), directory(c).to_owned())).collect()
 }
 
-/// What values the tensors take, where activations are quantized.
+/// What values the tensors take, where activations are quantized. `inputs` see what layers read.
 fn statistics(
     args: &Sensitivity,
     model: &Model,
     settings: &Settings,
     types: &Types,
     chosen: &[String],
+    inputs: Option<&SharedInputs>,
 ) -> Result<Option<Statistics>> {
     let needed = settings.quantizes_activations() || types.activations.iter().any(Option::is_some);
+    let ranges = needed && args.statistics.is_none();
+    let number = args.seen.or(NonZero::new(SEEN * args.number.map_or(PROMPTS, NonZero::get)));
+    let mut known = None;
+    if ranges || inputs.is_some() {
+        let seen = super::calibrate::see(&args.model, model, &args.calibration, number, chosen, ranges, inputs)?;
+        known = Some(seen).filter(|_| ranges);
+    }
     match &args.statistics {
-        _ if !needed => Ok(None),
-        Some(path) => Ok(Some(calibration::read(path)?)),
-        None => {
-            let number = args.number.or(std::num::NonZero::new(PROMPTS));
-            super::calibrate::see(&args.model, model, &args.calibration, number, chosen, true, None).map(Some)
-        }
+        Some(path) if needed => Ok(Some(calibration::read(path)?)),
+        _ => Ok(known),
     }
 }

@@ -5,7 +5,7 @@ use edge_quant::mixed::Part;
 use edge_spec::Target;
 
 use super::bench::{Effect, decibels};
-use super::{Measured, Row, Study};
+use super::study::{Measured, Row, Study};
 
 /// How many of the most sensitive parts are named.
 const NAMED: usize = 5;
@@ -18,6 +18,8 @@ pub(super) fn about(
     picked: &[usize],
     whole: Effect,
 ) -> Vec<String> {
+    let scheme: Vec<usize> = all.parts.iter().map(|row| row.at(row.part.base)).collect();
+    let [before, after] = [&scheme[..], picked].map(|picked| study.estimate(&all.parts, picked));
     let prompts = study.args.calibration.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let drawn = study.bench.prompts();
     let checked = study.check.as_ref().map_or(drawn, super::Bench::prompts);
@@ -29,8 +31,8 @@ pub(super) fn about(
             .to_owned(),
         "and deviation of the prompts' influence (conditioning).".to_owned(),
         format!("As a whole, on {checked} prompts:"),
-        format!("The scheme alone: {}, {}.", self::whole(&all.scheme_checked), kib(base(&all.parts))),
-        format!("This plan:        {}, {}.", self::whole(&whole), kib(bytes(all, picked))),
+        format!("The scheme alone: {}, {}{before}.", self::whole(&all.scheme_checked), kib(base(&all.parts))),
+        format!("This plan:        {}, {}{after}.", self::whole(&whole), kib(bytes(all, picked))),
     ]
 }
 
@@ -40,17 +42,18 @@ pub(super) fn comments(all: &Measured, picked: &[usize]) -> Vec<String> {
 }
 
 /// What is said when the plan is written.
-pub(super) fn lines(all: &Measured, picked: &[usize], whole: Effect) -> Vec<String> {
+pub(super) fn lines(study: &Study<'_>, all: &Measured, picked: &[usize], whole: Effect) -> Vec<String> {
     let base = base(&all.parts);
     let wider =
         all.parts.iter().zip(picked).filter(|(row, i)| row.part.bytes(row.types[**i]) > row.part.bytes(row.part.base));
     let mut lines = vec![
         format!("  {:<12} {}, {}", "scheme", self::whole(&all.scheme_checked), kib(base)),
         format!(
-            "  {:<12} {}, {}, {} of {} parts wider",
+            "  {:<12} {}, {}{}, {} of {} parts wider",
             "plan",
             self::whole(&whole),
             kib(bytes(all, picked)),
+            study.estimate(&all.parts, picked),
             wider.count(),
             all.parts.len()
         ),

@@ -9,7 +9,7 @@ use edge_run::{Noise, Request};
 use edge_spec::{
     Measured, Part, Profile, Prompt, PromptRun, REPORT_FILE, REPORT_SCHEMA, Report, Run, SecondOpinion, Verdict, WhatIf,
 };
-use edge_verify::{Apart, Drawing, Evidence, Findings, Precision, Saturation, Shown, judge};
+use edge_verify::{Apart, Drawing, Evidence, Findings, Precision, Saturation, Shown, Suspicion, judge};
 
 use super::asked::Asked;
 use super::cache::Cache;
@@ -69,13 +69,13 @@ impl Case {
         let ours = measured(&args.candidate)?;
         let theirs = measured(&asked.against)?;
         let measured = [ours, theirs];
-        let candidate = Model::open(&args.candidate, args.config.as_deref(), Options::default())?;
-        if asked.against.extension().is_some_and(|e| e == "safetensors") && args.config.is_none() {
+        let candidate = Model::open(&args.candidate, args.how.config.as_deref(), Options::default())?;
+        if asked.against.extension().is_some_and(|e| e == "safetensors") && args.how.config.is_none() {
             return Self::against_golden(args, asked, candidate, measured);
         }
         let pipeline = candidate.pipeline();
         let size = Options { height: Some(pipeline.height), width: Some(pipeline.width), ..Options::default() };
-        let reference = Model::open(&asked.against, args.config.as_deref(), size)?;
+        let reference = Model::open(&asked.against, args.how.config.as_deref(), size)?;
         let sampling = common(&asked.sampling, &[&candidate, &reference])?;
         let ours = for_model(&sampling, &candidate);
         let theirs = for_model(&sampling, &reference);
@@ -98,7 +98,7 @@ impl Case {
         let seeds = (0..prompts.len()).map(|index| args.seed + index as u64 / 2);
         let pairs = (1..prompts.len()).step_by(2).map(|odd| (odd - 1, odd)).collect();
         // A file's configurations lie elsewhere, and are not measured.
-        let cache = if args.no_cache || args.config.is_some() {
+        let cache = if args.no_cache || args.how.config.is_some() {
             Cache::none()
         } else {
             let mut settings = vec![
@@ -188,7 +188,9 @@ impl Case {
         };
         let findings = self.judge(asked, &made)?;
         let profile = match &self.reference {
-            Reference::Model(reference) if args.bisect => Some(self.profile(asked, reference, &findings, progress)?),
+            Reference::Model(reference) if args.bisect => {
+                Some(self.profile(asked, reference, (&made, &findings), progress)?)
+            }
             _ => None,
         };
         let what_if = what_if::gains(self, args, asked, (&made, &findings), progress)?;
@@ -217,19 +219,19 @@ impl Case {
         &self,
         asked: &Asked,
         reference: &Player,
-        findings: &Findings,
+        (made, findings): (&Made<'_>, &Findings),
         progress: &mut dyn FnMut(&str),
     ) -> Result<Profile> {
         let precisions = self.candidate.precisions()?;
         let coarsest = precisions.text_encoder.max(precisions.unet).max(precisions.decoder);
         let least_db = asked.limits.get("layer_sqnr_db", coarsest).least.unwrap_or(f64::NEG_INFINITY);
-        let fault = layers::Fault { failed: findings.failed(), least_db };
+        let suspicion = Suspicion { checks: &findings.checks, saturation: made.saturation, least_db };
         let (prompt, noise) = (&self.prompts[0], &self.noises[0]);
         let samples = self.cache.samples(|| {
             layers::samples(reference, prompt, noise, &mut |what| progress(&format!("reference's layers: {what}")))
         })?;
         let mut progress = |what: &str| progress(&format!("candidate's layers: {what}"));
-        layers::against(samples, &self.candidate, (prompt, noise), &fault, &mut progress)
+        layers::against(samples, &self.candidate, (prompt, noise), &suspicion, &mut progress)
     }
 
     pub(super) fn requests(&self, player: &Player) -> Vec<Request> {

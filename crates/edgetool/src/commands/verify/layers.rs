@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use edge_ir::{Checked, Graph, ValueId};
 use edge_run::Noise;
-use edge_spec::{Check, GuidanceBy, Profile, Prompt};
-use edge_verify::{Measure, Place, Run, Sample, TEXT_ENCODER, UNET, comparable, place, profile};
+use edge_spec::{GuidanceBy, Profile, Prompt};
+use edge_verify::{Measure, Place, Run, Sample, Suspicion, TEXT_ENCODER, UNET, comparable, place, profile};
 
 use super::player::{Look, Player, Seen, locked};
 
@@ -17,14 +17,6 @@ pub(super) type Samples = BTreeMap<Place, Sample>;
 
 /// What was found, by component, run and node.
 type Measures = BTreeMap<(String, usize), BTreeMap<usize, Measure>>;
-
-/// What to look for.
-pub(super) struct Fault<'a> {
-    /// The first check that failed.
-    pub(super) failed: Option<&'a Check>,
-    /// A layer whose signal to error is below may be at fault.
-    pub(super) least_db: f64,
-}
 
 /// The layers of a model while it draws one prompt.
 pub(super) fn samples(
@@ -45,7 +37,7 @@ pub(super) fn against(
     samples: Samples,
     candidate: &Player,
     (prompt, noise): (&Prompt, &Noise),
-    fault: &Fault<'_>,
+    suspicion: &Suspicion<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Profile> {
     let mut layers = Layers::of(candidate)?;
@@ -56,7 +48,7 @@ pub(super) fn against(
     let request = candidate.request(prompt, noise.clone());
     candidate.play(&candidate.model.graphs(), &[request], &look, progress)?;
     let measures = std::mem::take(&mut *locked(&compare.measures));
-    Ok(profile(&compare.layers.runs(&measures), fault.failed, fault.least_db))
+    Ok(profile(&compare.layers.runs(&measures), suspicion))
 }
 
 /// Keeps the reference's layers.

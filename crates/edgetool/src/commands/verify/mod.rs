@@ -33,20 +33,20 @@ const PAGE_FILE: &str = "report.html";
 
 /// Draws with both models, compares, and says pass or fail.
 pub(crate) fn verify(args: &Verify) -> Result<()> {
-    super::set_threads(args.threads)?;
+    super::set_threads(args.how.threads)?;
     let output = args.report.as_deref().map(|folder| Staging::folder(folder, args.force)).transpose()?;
     let asked = Asked::new(args)?;
     let cannot = || format!("cannot verify `{}` against `{}`", args.candidate.display(), asked.against.display());
     let second = matches!(args.executor, Executor::Onnxruntime);
     let library = second.then(|| library::load(args.ort_lib.as_deref())).transpose()?;
     let tools = Tools { library, bench: asked.judge.as_deref().map(Bench::open).transpose()? };
-    let bar = report::progress_bar(args.quiet || args.format == Format::Json);
+    let bar = report::progress_bar(args.how.quiet || args.how.format == Format::Json);
     let case = Case::open(args, &asked).with_context(cannot)?;
     let outcome = case.run(args, &asked, tools, &mut |what| bar.set_message(what.to_owned())).with_context(cannot)?;
     bar.finish_and_clear();
     let report = case.report(&outcome)?;
     write(args, &asked, &case, &report, &outcome.shown, output)?;
-    report::data(match args.format {
+    report::data(match args.how.format {
         Format::Json => report.text().trim_end().to_owned(),
         Format::Text => summary::text(&args.candidate, &asked.against, &report),
     })?;
@@ -81,7 +81,7 @@ fn write(
         let staging = Staging::file(&folder.join(REPORT_FILE))?;
         write(staging.path(), report.text())?;
         staging.commit()?;
-    } else if !args.quiet && args.format == Format::Text && report.verdict == Verdict::Pass {
+    } else if !args.how.quiet && args.how.format == Format::Text && report.verdict == Verdict::Pass {
         report::say("no report was written: the candidate is no converted folder, and `--report` names none");
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
-use edge_ir::{Checked, Executor, Failure, Graph, Tensor, TensorType, ValueId};
+use edge_ir::{Checked, DType, Executor, Failure, Graph, Ports, Tensor, ValueId};
 use edge_run::picture::Picture;
 use edge_run::tokenizer::Tokenizer;
 use edge_run::{Error, Graphs, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
@@ -85,15 +85,22 @@ impl Player {
 
     /// The arithmetic of one component.
     pub(super) fn precision(&self, name: &str, graph: &Graph) -> Precision {
-        let lowering = match &self.model {
-            Model::Converted { manifest, .. } => manifest.lowering.as_ref(),
+        let manifest = match &self.model {
+            Model::Converted { manifest, .. } => Some(manifest),
             Model::Checkpoint(_) => None,
         };
-        let mut passes = lowering.into_iter().flat_map(|lowering| &lowering.passes);
+        let mut passes = manifest.iter().filter_map(|m| m.lowering.as_ref()).flat_map(|lowering| &lowering.passes);
         let folder = place(name, "").component;
         let here = |component: &str| component == name || component == folder;
         let approximate = passes.any(|run| here(&run.component) && run.approximation.is_some());
-        let least = if approximate { Precision::Approximate } else { Precision::Float32 };
+        // `quantize` made them; else weights of 16 bits are the checkpoint's own.
+        let halved = manifest.is_some_and(|m| m.quantization.is_some())
+            && graph.initializers().any(|(_, value, _)| value.ty.dtype == DType::Float16);
+        let least = match (halved, approximate) {
+            (true, _) => Precision::Float16,
+            (_, true) => Precision::Approximate,
+            _ => Precision::Float32,
+        };
         Precision::of(graph).max(least)
     }
 
@@ -197,16 +204,8 @@ struct Counted {
 }
 
 impl Executor for Counted {
-    fn name(&self) -> &str {
-        self.session.name()
-    }
-
-    fn inputs(&self) -> &[(String, TensorType)] {
-        self.session.inputs()
-    }
-
-    fn outputs(&self) -> &[(String, TensorType)] {
-        self.session.outputs()
+    fn ports(&self) -> &Ports {
+        self.session.ports()
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {

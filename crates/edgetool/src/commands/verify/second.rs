@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use edge_ir::{Checked, DType, Executor, Failure, Graph, Tensor, TensorType};
+use edge_ir::{Checked, DType, Executor, Failure, Graph, Ports, Tensor};
 use edge_onnxruntime::Library;
 use edge_run::{Error, Noise, Session};
 use edge_spec::Prompt;
@@ -70,16 +70,8 @@ struct Both {
 }
 
 impl Executor for Both {
-    fn name(&self) -> &str {
-        self.own.name()
-    }
-
-    fn inputs(&self) -> &[(String, TensorType)] {
-        self.own.inputs()
-    }
-
-    fn outputs(&self) -> &[(String, TensorType)] {
-        self.own.outputs()
+    fn ports(&self) -> &Ports {
+        self.own.ports()
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {

@@ -5,7 +5,8 @@ use std::path::Path;
 use edge_spec::{Check, Layer, Report, SecondOpinion, Verdict, WhatIf};
 use edge_verify::PICTURE;
 
-/// Verdict first, then a line for each check.
+/// Verdict first, then a line for each measure: its worst check. What has no limit, and tokens that are right, are for the
+/// report.
 pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> String {
     let verdict = word(report.verdict);
     let (steps, prompts) = (report.run.steps, report.run.prompts.len());
@@ -19,7 +20,7 @@ pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> Strin
         plural(prompts, "prompt")
     );
     let mut lines = vec![head];
-    lines.extend(report.checks.iter().map(line));
+    lines.extend(worst(&report.checks).into_iter().filter(|check| is_news(check)).map(line));
     if let Some(profile) = &report.profile {
         lines.push(match &profile.culprit {
             Some(culprit) => format!("first layer at fault: {}", layer(culprit)),
@@ -38,6 +39,33 @@ pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> Strin
     }
     lines.extend(report.what_if.iter().map(what_if));
     lines.join("\n")
+}
+
+/// Of each measure the check that failed first, else the one that is nearest to its limit, in the order of use.
+fn worst(checks: &[Check]) -> Vec<&Check> {
+    let margin = |check: &Check| {
+        let least = check.least.map(|least| check.value - least);
+        least.or(check.most.map(|most| most - check.value)).unwrap_or(f64::INFINITY)
+    };
+    let is_worse = |a: &Check, b: &Check| match (a.verdict, b.verdict) {
+        (Verdict::Fail, Verdict::Pass) => true,
+        (Verdict::Pass, Verdict::Pass) => margin(a) < margin(b),
+        _ => false,
+    };
+    let mut found: Vec<&Check> = Vec::new();
+    for check in checks {
+        match found.iter_mut().find(|there| there.name == check.name) {
+            Some(there) if is_worse(check, there) => *there = check,
+            Some(_) => {}
+            None => found.push(check),
+        }
+    }
+    found
+}
+
+fn is_news(check: &Check) -> bool {
+    let limited = check.least.is_some() || check.most.is_some();
+    check.verdict == Verdict::Fail || (limited && check.name != "token_mismatches")
 }
 
 /// What changes most where some layers are in float.
