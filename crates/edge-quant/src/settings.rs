@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edge_ir::{DType, Graph, Node};
+use edge_ir::{DType, Graph, Node, ValueId};
 use edge_spec::{ActivationType, Biases, Precision, PrecisionRule, Scheme, WeightType};
 
 use crate::WeightScheme;
@@ -27,6 +27,9 @@ pub struct Settings {
     pub weights: Option<DType>,
     /// Inputs that share a scale of 4-bit weights; all of a channel if absent.
     pub block: Option<usize>,
+    /// Type of attention's shares and of the products with them, if no rule names these and it is another: of many keys
+    /// each has a share that is nothing in 255 steps from 0 to 1.
+    pub shares: Option<DType>,
     /// Whether biases are `int32`.
     pub integer_biases: bool,
     /// Type of the second operand of a product of two activations of 16 bits, if it is another.
@@ -68,6 +71,7 @@ impl Settings {
             activations,
             weights: Some(weights),
             block: precision.block,
+            shares: fine.filter(|_| scheme == Scheme::W8a8),
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             depthwise: precision.depthwise_16.and_then(dtype),
@@ -100,7 +104,8 @@ impl Settings {
             return None;
         }
         let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.activations);
-        let ty = named.map_or(self.activations, activation_dtype)?;
+        let usual = || self.shares.filter(|_| is_of_shares(graph, node)).or(self.activations);
+        let ty = named.map_or_else(usual, activation_dtype)?;
         let is_weight = |index| matches!(rule.operand(graph, node, index), Some(Operand::Weight(_)));
         let in_float = (0..node.inputs.len()).any(is_weight) && self.weights_of(node).is_none_or(DType::is_float);
         (!in_float).then_some(ty)
@@ -140,6 +145,12 @@ impl Settings {
     pub(crate) fn gain_of(&self, node: &Node, activations: DType) -> DType {
         self.gains.get(node.op.name).copied().unwrap_or(activations)
     }
+}
+
+/// Whether a node makes attention's shares, or multiplies by them.
+fn is_of_shares(graph: &Graph, node: &Node) -> bool {
+    let is_share = |id: &ValueId| graph.nodes.iter().any(|n| n.op.name == "Softmax" && n.outputs.contains(id));
+    node.op.name == "Softmax" || node.op.name == "MatMul" && node.inputs.iter().flatten().any(is_share)
 }
 
 fn activation_dtype(ty: ActivationType) -> Option<DType> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use edge_ir::{Checked, Executor, Failure, Graph, Tensor, TensorType, check_inputs};
+use edge_ir::{Checked, Executor, Failure, Graph, Ports, Tensor};
 use edge_quant::mixed::pieces;
 use edge_run::{Loaded, Session};
 
@@ -13,9 +13,7 @@ const KEPT: usize = 1 << 30;
 
 /// The float network.
 pub(super) struct Network {
-    name: String,
-    inputs: Vec<(String, TensorType)>,
-    outputs: Vec<(String, TensorType)>,
+    ports: Ports,
     pieces: Vec<Piece>,
     /// What the pieces gave, each time that the float network ran.
     seen: Mutex<Vec<Seen>>,
@@ -45,14 +43,9 @@ pub(super) struct Chain {
 impl Network {
     /// Loads all pieces of a graph.
     pub(super) fn load(graph: &Graph) -> Result<Self> {
-        let ports = |ids: &[edge_ir::ValueId]| {
-            ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect()
-        };
         let piece = |graph| Ok(Piece { loaded: Session::load(&graph)?.loaded(), graph });
         Ok(Self {
-            name: graph.name.clone(),
-            inputs: ports(&graph.inputs),
-            outputs: ports(&graph.outputs),
+            ports: Ports::of(graph),
             pieces: pieces(graph)?.into_iter().map(piece).collect::<Result<_>>()?,
             seen: Mutex::default(),
         })
@@ -103,29 +96,22 @@ impl Network {
 }
 
 impl Executor for Chain {
-    fn name(&self) -> &str {
-        &self.network.name
-    }
-
-    fn inputs(&self) -> &[(String, TensorType)] {
-        &self.network.inputs
-    }
-
-    fn outputs(&self) -> &[(String, TensorType)] {
-        &self.network.outputs
+    fn ports(&self) -> &Ports {
+        &self.network.ports
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
         let network = Arc::clone(&self.network);
-        check_inputs(&network.inputs, inputs)?;
+        network.ports.check(inputs)?;
         let known = if self.keeps { None } else { network.known(inputs) };
         let first = known.as_ref().and_then(|_| self.changed.keys().next()).copied().unwrap_or(0);
-        let fed: BTreeMap<&str, &Tensor> = network.inputs.iter().map(|(name, _)| name.as_str()).zip(inputs).collect();
+        let fed: BTreeMap<&str, &Tensor> =
+            network.ports.inputs.iter().map(|(name, _)| name.as_str()).zip(inputs).collect();
         let mut made: BTreeMap<String, Tensor> = BTreeMap::new();
         let find = |made: &BTreeMap<String, Tensor>, name: &str| {
             let before = || known.as_ref().and_then(|seen| seen.tensors.get(name));
             let found = made.get(name).or_else(|| fed.get(name).copied()).or_else(before);
-            found.cloned().with_context(|| format!("no piece of {} gives `{name}`", network.name))
+            found.cloned().with_context(|| format!("no piece of {} gives `{name}`", network.ports.graph))
         };
         for index in first..network.pieces.len() {
             let session = self.changed.get_mut(&index).unwrap_or(&mut self.sessions[index]);
@@ -133,7 +119,7 @@ impl Executor for Chain {
             let given = session.run(&read)?;
             made.extend(session.outputs().iter().map(|(name, _)| name.clone()).zip(given));
         }
-        let outputs = network.outputs.iter().map(|(name, _)| find(&made, name)).collect::<Result<Vec<_>>>()?;
+        let outputs = network.ports.outputs.iter().map(|(name, _)| find(&made, name)).collect::<Result<Vec<_>>>()?;
         if self.keeps {
             network.keep(inputs, made);
         }
