@@ -226,6 +226,33 @@ fn a_component_is_looked_at_again() {
 }
 
 #[test]
+fn a_step_reads_what_the_quantized_steps_before_it_give() {
+    let sandbox = sandbox();
+    sandbox.convert("tests/fixtures/edgefusion", "model", &["--fold", "per-step", "--target", "qnn"]);
+    let unets = ["--component", "unet_step_0", "--component", "unet_step_1"];
+    fs::write(sandbox.path("base"), calibrate(&sandbox, "model", &unets)).unwrap();
+    sandbox.ok(&["quantize", "model", "--precision", "w8a8", "--statistics", "base", "-o", "quantized"]);
+    let (before, after) = (
+        parse(&fs::read(sandbox.path("base")).unwrap()).1,
+        parse(&calibrate(&sandbox, "model", &[&unets[..], &["--with", "quantized"]].concat())).1,
+    );
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    let differ: Vec<_> = before.iter().filter(|(name, line)| &after[*name] != *line).map(|(name, _)| name).collect();
+    assert!(differ.iter().all(|name| name.0 == "unet_step_1"), "{differ:?}");
+    assert!(differ.contains(&&("unet_step_1".to_owned(), "sample".to_owned())), "{differ:?}");
+    // What is seen are the float network's tensors: it is those that get ranges.
+    sandbox.ok(&["quantize", "model", "--precision", "w8a8", "--statistics", "stats", "-o", "again"]);
+    let ask = |rest: &[&str]| {
+        sandbox.refusal(&[&["calibrate", "model", "--prompts", "prompts.txt", "-o", "x"], rest].concat())
+    };
+    assert!(ask(&["--with", "model"]).contains("`model` is not quantized"));
+    assert!(
+        ask(&[&unets[..1], &["unet_step_1", "--with", "quantized", "--onto", "base"]].concat())
+            .contains("the SHA-256 of the quantized model is")
+    );
+}
+
+#[test]
 fn long_prompts_are_counted() {
     let sandbox = sandbox();
     let long = "a very long prompt about cats ".repeat(20);

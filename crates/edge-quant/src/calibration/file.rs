@@ -126,7 +126,15 @@ mod tests {
 
     fn statistics() -> Statistics {
         let prompts = PromptSet::of(["a cat"]);
-        let run = Run { prompts, seed: 7, steps: 2, guidance: 7.3, decoder: "vae_decoder".into(), shard: Shard::WHOLE };
+        let run = Run {
+            prompts,
+            seed: 7,
+            steps: 2,
+            guidance: 7.3,
+            decoder: "vae_decoder".into(),
+            shard: Shard::WHOLE,
+            quantized: None,
+        };
         let mut statistics = Statistics::new(run);
         statistics.observe("unet", "x", &[0.1, -0.3, 1e-40, f32::MAX, 0.0, 16_777_217.0]).unwrap();
         statistics.observe("unet", "y", &[0.1]).unwrap();

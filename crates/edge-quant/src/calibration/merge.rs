@@ -89,7 +89,7 @@ fn differs((_, a, b): &(&str, String, String)) -> bool {
     a != b
 }
 
-fn run(a: &Run, b: &Run) -> [(&'static str, String, String); 7] {
+fn run(a: &Run, b: &Run) -> [(&'static str, String, String); 8] {
     [
         ("the number of parts", a.shard.of().to_string(), b.shard.of().to_string()),
         ("the number of prompts", a.prompts.count.to_string(), b.prompts.count.to_string()),
@@ -98,7 +98,12 @@ fn run(a: &Run, b: &Run) -> [(&'static str, String, String); 7] {
         ("the number of steps", a.steps.to_string(), b.steps.to_string()),
         ("the guidance scale", a.guidance.to_string(), b.guidance.to_string()),
         ("the decoder", a.decoder.clone(), b.decoder.clone()),
+        ("the SHA-256 of the quantized model", shown(a), shown(b)),
     ]
+}
+
+fn shown(run: &Run) -> String {
+    run.quantized.clone().unwrap_or_else(|| "that of none".to_owned())
 }
 
 fn graph(component: &str, a: &GraphStatistics, b: &GraphStatistics) -> [(String, String, String); 2] {
@@ -123,7 +128,8 @@ mod tests {
     fn part(index: u32, of: u32) -> Statistics {
         let shard = Shard::new(index, of).unwrap();
         let prompts = PromptSet::of(["a", "b", "c", "d"]);
-        let run = Run { prompts, seed: 3, steps: 2, guidance: 8.0, decoder: "vae_decoder".into(), shard };
+        let run =
+            Run { prompts, seed: 3, steps: 2, guidance: 8.0, decoder: "vae_decoder".into(), shard, quantized: None };
         let mut statistics = Statistics::new(run);
         for (_, values) in VALUES.iter().enumerate().filter(|(prompt, _)| shard.has(*prompt)) {
             statistics.observe("unet", "x", values).unwrap();
@@ -164,6 +170,8 @@ mod tests {
         };
         foreign(|s| s.run.shard = Shard::new(2, 3).unwrap(), "the number of parts is 3, expected 4");
         foreign(|s| s.run.prompts.count = 5, "the number of prompts is 5, expected 4");
+        let (text, of) = ("the SHA-256 of the quantized model is", "expected that of none");
+        foreign(|s| s.run.quantized = Some("12".into()), &format!("{text} 12, {of}"));
         foreign(|s| s.run.seed = 4, "the seed is 4, expected 3");
         foreign(|s| s.run.steps = 4, "the number of steps is 4, expected 2");
         foreign(|s| s.run.guidance = 7.5, "the guidance scale is 7.5, expected 8");

@@ -27,6 +27,10 @@ pub struct Run {
     pub decoder: String,
     /// Which of the prompts were drawn.
     pub shard: Shard,
+    /// SHA-256 of the manifest of the quantized model whose networks made what those after them read; the float ones did
+    /// if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<String>,
 }
 
 /// A list of prompts, or samples of networks' inputs.
@@ -218,6 +222,7 @@ mod tests {
             guidance: 8.0,
             decoder: "vae_decoder".into(),
             shard: Shard::WHOLE,
+            quantized: None,
         }
     }
 

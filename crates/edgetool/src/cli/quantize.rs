@@ -150,7 +150,7 @@ pub(crate) struct Calibrate {
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     pub(crate) shard: Shard,
     /// Join the files of all parts instead of drawing
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["model", "prompts", "number", "seed", "shard", "component", "onto", "steps", "guidance", "decoder", "scheduler", "config", "threads"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["model", "prompts", "number", "seed", "shard", "component", "onto", "with", "steps", "guidance", "decoder", "scheduler", "config", "threads"])]
     pub(crate) merge: Vec<PathBuf>,
     /// Look at this component alone; can be given several times
     #[arg(long, value_name = "COMPONENT")]
@@ -158,6 +158,9 @@ pub(crate) struct Calibrate {
     /// Take from this statistics file of the same run what is not looked at now
     #[arg(long, value_name = "FILE", requires = "component", conflicts_with = "shard")]
     pub(crate) onto: Option<PathBuf>,
+    /// Let networks read what those before them give in this quantized form of MODEL, as on the device
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) with: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     /// Diffusers folder with the configurations and the tokenizer, for a single file

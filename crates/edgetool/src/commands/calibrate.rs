@@ -16,6 +16,7 @@ use edge_run::tokenizer::Tokenizer;
 use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::Prompt;
 
+use super::beside::Beside;
 use super::model::Model;
 use super::recorded::{Recorded, is_recorded};
 use super::sampling::Sampling;
@@ -58,6 +59,10 @@ fn observe(args: &Calibrate) -> Result<Statistics> {
     let model = Model::open(path, args.config.as_deref(), Options::default()).with_context(cannot)?;
     check_components(args, path, &model)?;
     if is_recorded(list) {
+        if args.with.is_some() {
+            let text = format!("`{}` says what each network reads: `--with` has no use beside it", list.display());
+            return Err(report::with_hint(text, "leave `--with` out, or name prompts"));
+        }
         return replay(args, path, &model, list, true, None).with_context(cannot);
     }
     draw(args, path, &model, &prompts, true, None).with_context(cannot)
@@ -87,6 +92,7 @@ pub(super) fn see(
         merge: Vec::new(),
         component: components.to_vec(),
         onto: None,
+        with: None,
         sampling: cli::Sampling { steps: None, guidance: None, decoder: None, scheduler: None },
         config: None,
         threads: None,
@@ -130,6 +136,7 @@ fn run(args: &Calibrate, sampling: &Sampling, prompts: PromptSet) -> Run {
         guidance: scale,
         decoder: sampling.decoder.component.to_owned(),
         shard: args.shard,
+        quantized: None,
     }
 }
 
@@ -185,7 +192,9 @@ fn draw(
 ) -> Result<Statistics> {
     let sampling = Sampling::new(&args.sampling, path, model)?;
     let tokenizer = Tokenizer::from_folder(&model.root().join("tokenizer"))?;
-    let run = run(args, &sampling, PromptSet::of(prompts.iter().map(String::as_str)));
+    let beside = args.with.as_deref().map(Beside::open).transpose()?;
+    let mut run = run(args, &sampling, PromptSet::of(prompts.iter().map(String::as_str)));
+    run.quantized = beside.as_ref().map(Beside::sha256).transpose()?;
     let watch = Watch { statistics: Arc::new(Mutex::new(Statistics::new(run))), ranges, inputs };
     let request = |(index, prompt): (usize, &String)| Request {
         prompt: prompt.clone(),
@@ -200,10 +209,14 @@ fn draw(
     let sampler = Sampler { graphs: &graphs, tokenizer: &tokenizer, plan: sampling.plan(), decoder: sampling.decoder };
     let load = |name: &str| -> Result<Box<dyn Executor>, _> {
         let graph = graphs(name)?;
+        let behind = |session| match &beside {
+            Some(beside) => beside.behind(name, session),
+            None => Ok(Box::new(session) as Box<dyn Executor>),
+        };
         if !args.component.is_empty() && !args.component.iter().any(|component| component == name) {
-            return Ok(Box::new(Session::load(&graph)?));
+            return behind(Session::load(&graph)?);
         }
-        Ok(Box::new(watch.load(name, &graph)?))
+        behind(watch.load(name, &graph)?)
     };
     let mut cut = 0;
     let decoder = sampling.decoder.component;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod beside;
 mod build;
 mod bundle;
 mod calibrate;
