@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use edge_import::Options;
-use edge_ir::{Executor, Failure, Tensor, TensorType};
+use edge_ir::{Executor, Failure, Ports, Tensor};
 use edge_run::{Error, Session};
 use edge_spec::{MANIFEST_FILE, sha256};
 
@@ -64,16 +64,8 @@ struct Both {
 }
 
 impl Executor for Both {
-    fn name(&self) -> &str {
-        self.given.name()
-    }
-
-    fn inputs(&self) -> &[(String, TensorType)] {
-        self.given.inputs()
-    }
-
-    fn outputs(&self) -> &[(String, TensorType)] {
-        self.given.outputs()
+    fn ports(&self) -> &Ports {
+        self.given.ports()
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
