@@ -27,8 +27,8 @@ pub struct Settings {
     pub weights: Option<DType>,
     /// Inputs that share a scale of 4-bit weights; all of a channel if absent.
     pub block: Option<usize>,
-    /// Type of attention's shares and of the products with them, if no rule names these and it is another: of many keys
-    /// each has a share that is nothing in 255 steps from 0 to 1.
+    /// Type of attention's shares and of the products with them, where it is wider than that of others: of many keys each
+    /// has a share that is nothing in 255 steps from 0 to 1.
     pub shares: Option<DType>,
     /// Whether biases are `int32`.
     pub integer_biases: bool,
@@ -103,12 +103,20 @@ impl Settings {
         if FLOAT_MODULES.iter().any(|module| is_part(node, module)) {
             return None;
         }
-        let named = self.rules.iter().rev().filter(|rule| is_part(node, &rule.of)).find_map(|rule| rule.activations);
-        let usual = || self.shares.filter(|_| is_of_shares(graph, node)).or(self.activations);
-        let ty = named.map_or_else(usual, activation_dtype)?;
+        let ty = self.activations_of_rules(graph, node)?;
         let is_weight = |index| matches!(rule.operand(graph, node, index), Some(Operand::Weight(_)));
         let in_float = (0..node.inputs.len()).any(is_weight) && self.weights_of(node).is_none_or(DType::is_float);
         (!in_float).then_some(ty)
+    }
+
+    /// What rules or the scheme say. A rule of a module does not narrow attention's shares; one of the operator does.
+    fn activations_of_rules(&self, graph: &Graph, node: &Node) -> Option<DType> {
+        let mut rules = self.rules.iter().rev().filter(|rule| rule.activations.is_some() && is_part(node, &rule.of));
+        let rule = rules.next();
+        let ty = rule.and_then(|rule| rule.activations).map_or(self.activations, activation_dtype)?;
+        let is_own = rule.is_some_and(|rule| rule.of == node.op.name || rule.of == node.name);
+        let shares = self.shares.filter(|wide| !is_own && wide.bytes(1) > ty.bytes(1) && is_of_shares(graph, node));
+        Some(shares.unwrap_or(ty))
     }
 
     /// The type of the weights of a node; `None` if they stay as they are.
@@ -167,5 +175,50 @@ pub(crate) fn is_part(node: &Node, of: &str) -> bool {
     match of.strip_suffix('/') {
         Some(module) => node.module() == module,
         None => node.op.name == of || node.name == of || format!(".{}.", node.module()).contains(&format!(".{of}.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::{Attribute, Builder, Graph};
+    use edge_spec::Target;
+
+    use super::*;
+
+    /// Scores, their softmax and the product with it.
+    fn attention() -> Graph {
+        let mut b = Builder::new("g");
+        let q = b.input("q", DType::Float32, &[1, 4, 8]);
+        let k = b.input("k", DType::Float32, &[1, 8, 4]);
+        let v = b.input("v", DType::Float32, &[1, 4, 8]);
+        let scores = b.node("MatMul", "block.attn1/scores", &[q, k], &[]).expect("fits");
+        let shares = b.node("Softmax", "block.attn1/shares", &[scores], &[("axis", Attribute::Int(-1))]).expect("fits");
+        let y = b.node("MatMul", "block.attn1/values", &[shares, v], &[]).expect("fits");
+        b.output("y", y);
+        b.finish().expect("a graph").into_inner()
+    }
+
+    #[test]
+    fn modules_do_not_narrow_attentions_shares_and_operators_do() {
+        let precision = Target::find("qnn").expect("built in").precision.expect("some");
+        let types = |scheme, rules: &[(&str, ActivationType)]| {
+            let mut settings = Settings::of(scheme, &precision, 21);
+            let rule = |(of, ty): &(&str, ActivationType)| PrecisionRule {
+                of: (*of).to_owned(),
+                weights: None,
+                activations: Some(*ty),
+            };
+            settings.rules.extend(rules.iter().map(rule));
+            let graph = attention();
+            graph.nodes.iter().map(|node| settings.activations_of(&graph, node)).collect::<Vec<_>>()
+        };
+        let (narrow, wide) = (Some(DType::Uint8), Some(DType::Uint16));
+        let narrow_rule = ActivationType::from(precision.activations_8);
+        assert_eq!(types(Scheme::W8a8, &[]), [narrow, wide, wide]);
+        assert_eq!(types(Scheme::W8a8, &[("block.attn1", narrow_rule)]), [narrow, wide, wide]);
+        assert_eq!(types(Scheme::W8a8, &[("Softmax", narrow_rule)]), [narrow, narrow, wide]);
+        assert_eq!(types(Scheme::W8a8, &[("attn1", ActivationType::Float)]), [None, None, None]);
+        assert_eq!(types(Scheme::W8a16, &[]), [wide, wide, wide]);
+        assert_eq!(types(Scheme::W8, &[]), [None, None, None]);
     }
 }
