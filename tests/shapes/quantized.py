@@ -29,7 +29,11 @@ CONDITIONED = 12  # prompts whose pairs give the conditioning ratio
 BEGIN, END = "<!-- table: tests/shapes/quantized.py -->", "<!-- end of table -->"
 REPAIRS = "<!-- repairs: tests/shapes/quantized.py -->"
 # Options of a row; `SEEN` stands for the prompts of calibration, `SMOOTH` for them in the place of statistics.
-SEEN, SMOOTH = "seen", "smooth"
+SEEN, SMOOTH = "<seen>", "<smooth>"
+# All in 8 bits, as a quantizer does it that knows nothing of the network.
+NAIVE = "naive.yaml"
+PARTS = ["conv_in", "conv_norm_out", "conv_act", "conv_out", "scheduler", "Softmax", "MatMul"]
+NAIVE_RULES = "".join(f"  - {{of: {part}, activations: uint8}}\n" for part in PARTS)
 ROWS = [
     ("fp16", "fp16", []),
     ("W8", "w8", [SEEN]),
@@ -42,6 +46,7 @@ ROWS = [
     ("W8A16, from statistics alone", "w8a16", []),
     ("W4A16, from statistics alone", "w4a16", []),
     ("W8A8, from statistics alone", "w8a8", []),
+    ("W8A8, naive", NAIVE, ["--ranges", "min-max", "--rounding", "min-max"]),
 ]
 BIAS, BOTH = ["--repair", "bias"], ["--repair", "bias", "--repair", "smooth"]
 NEAREST = ["--rounding", "nearest"]
@@ -114,6 +119,7 @@ def measure(args: argparse.Namespace, folder: Path, rows: list, in_full: bool) -
     run("convert", args.recipe / "model", "-o", floats, "--fold", "per-step", "--steps", "2", "--target", "qnn")
     prompts = args.recipe / "prompts/calibration.txt"
     run("calibrate", floats, "--prompts", prompts, "--number", "64", "-o", statistics, "--quiet")
+    (folder / NAIVE).write_text(f"schema: precision-plan/v1\nscheme: w8a8\nrules:\n{NAIVE_RULES}")
     accuracy, reference = evaluate(floats)
     spread = conditioned(floats) if in_full else None
     more = ["conditioning", "worst pair", "UNet's files"] if in_full else []
@@ -128,7 +134,8 @@ def measure(args: argparse.Namespace, folder: Path, rows: list, in_full: bool) -
         if {SEEN, SMOOTH} & set(options):
             known += ["--calibration", prompts, "--number", "32"]
         options = [option for option in options if option not in (SEEN, SMOOTH)]
-        asked = ["--plan", args.recipe / precision] if precision.endswith(".yaml") else ["--precision", precision]
+        plan = folder / NAIVE if precision == NAIVE else args.recipe / precision
+        asked = ["--plan", plan] if precision.endswith(".yaml") else ["--precision", precision]
         run("quantize", floats, *asked, "-o", model, *known, *options)
         accuracy, images = evaluate(model)
         psnr = [decibels(a, b) for a, b in zip(images, reference)]
