@@ -32,7 +32,7 @@ REPAIRS = "<!-- repairs: tests/shapes/quantized.py -->"
 SEEN, SMOOTH = "<seen>", "<smooth>"
 # All in 8 bits, as a quantizer does it that knows nothing of the network.
 NAIVE = "naive.yaml"
-PARTS = ["conv_in", "conv_norm_out", "conv_act", "conv_out", "scheduler", "Softmax", "MatMul"]
+PARTS = ["Add", "conv_shortcut", "conv_in", "conv_norm_out", "conv_act", "conv_out", "scheduler", "Softmax", "MatMul"]
 NAIVE_RULES = "".join(f"  - {{of: {part}, activations: uint8}}\n" for part in PARTS)
 ROWS = [
     ("fp16", "fp16", []),

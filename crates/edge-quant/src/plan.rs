@@ -113,6 +113,22 @@ fn types_of_sets(graph: &Graph, types: &[Option<DType>], sets: &[usize]) -> BTre
     read
 }
 
+/// The values that a node can give, where the maths says so: those of its operator, or of one that a constant is added to.
+/// Qualcomm's compiler (QNN 2.51) takes 1 + tanh x for such a pair, and computes wrongly where its range is not that.
+fn given(graph: &Graph, node: &Node) -> Option<Range> {
+    let by_operator = |node: &Node| Rule::of(node).and_then(|rule| rule.gives);
+    if node.op.name != "Add" {
+        return by_operator(node);
+    }
+    let [Some(a), Some(b)] = node.inputs[..] else { return None };
+    [(a, b), (b, a)].into_iter().find_map(|(bounded, constant)| {
+        let added = graph.value(constant).data.as_ref().filter(|_| graph.ty(constant).elements() == 1)?.to_f32s();
+        let maker = graph.nodes.iter().find(|n| n.outputs.contains(&bounded))?;
+        let (range, by) = (by_operator(maker)?, *added.first()?);
+        Some(Range { min: range.min + by, max: range.max + by })
+    })
+}
+
 /// The range of each set: of all that its tensors take where they are made.
 fn ranges_of_sets(
     graph: &Graph,
@@ -143,10 +159,34 @@ fn ranges_of_sets(
     // A move in float makes a tensor of its own.
     let makers = graph.nodes.iter().zip(&plan.types).filter(|(n, ty)| !is_move(n) || ty.is_none());
     for (node, _) in makers {
-        let gives = Rule::of(node).and_then(|rule| rule.gives);
+        let gives = given(graph, node);
         for id in &node.outputs {
             add(*id, &|ty| gives.or_else(|| ranges(&graph.value(*id).name, ty)))?;
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ir::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_constant_moves_the_range_that_the_maths_gives() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[1, 2]);
+        let one = b.floats("one", &[], &[1.0]);
+        let tanh = b.node("Tanh", "tanh", &[x], &[]).expect("fits");
+        let sum = b.node("Add", "sum", &[one, tanh], &[]).expect("fits");
+        let free = b.node("Add", "free", &[x, one], &[]).expect("fits");
+        let both = b.node("Add", "both", &[sum, tanh], &[]).expect("fits");
+        b.output("free", free);
+        b.output("both", both);
+        let graph = b.finish().expect("a graph").into_inner();
+        let range = |min, max| Some(Range { min, max });
+        let found: Vec<_> = graph.nodes.iter().map(|node| given(&graph, node)).collect();
+        assert_eq!(found, [range(-1.0, 1.0), range(0.0, 2.0), None, None]);
+    }
 }

@@ -28,6 +28,14 @@ impl Range {
         Self { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
 
+    /// The interval with this share of itself more on either side; zero stays the end of one that ends there.
+    #[must_use]
+    pub fn widened(self, share: f32) -> Self {
+        let more = share * (self.max - self.min);
+        let (below, above) = (if self.min < 0.0 { more } else { 0.0 }, if self.max > 0.0 { more } else { 0.0 });
+        Self { min: self.min - below, max: self.max + above }
+    }
+
     /// The encoding of all values in the interval, and of 0: with a zero point for unsigned types, symmetric for signed
     /// ones.
     pub fn encode(self, dtype: DType) -> Encoding {
@@ -69,6 +77,15 @@ mod tests {
         check((-254.0, 3.0), DType::Int8, 2.0, 0);
         check((0.0, 0.0), DType::Uint16, 1.0, 0);
         check((0.0, 0.0), DType::Int8, 1.0, 0);
+    }
+
+    #[test]
+    fn a_wider_range_keeps_its_end_at_zero() {
+        let wider = |min, max| Range { min, max }.widened(0.25);
+        assert_eq!(wider(-1.0, 3.0), Range { min: -2.0, max: 4.0 });
+        assert_eq!(wider(0.0, 4.0), Range { min: 0.0, max: 5.0 });
+        assert_eq!(wider(-4.0, 0.0), Range { min: -5.0, max: 0.0 });
+        assert_eq!(wider(0.0, 0.0), Range { min: 0.0, max: 0.0 });
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::rules::{Operand, Rule};
 /// What has activations of 16 bits where others have 8: what enters and leaves the network passes it, and the scheduler's
 /// step multiplies every error of the latents.
 const FINE_PARTS: &[&str] = &["conv_in", "conv_norm_out", "conv_act", "conv_out", "scheduler"];
+/// The convolutions beside a ResNet block, which carry on what enters it.
+const SHORTCUT: &str = "conv_shortcut";
 /// What has weights of 8 bits where those of others have 4, for the same reason.
 const WIDE_PARTS: &[&str] = &["conv_in", "conv_out"];
 
@@ -27,9 +29,10 @@ pub struct Settings {
     pub weights: Option<DType>,
     /// Inputs that share a scale of 4-bit weights; all of a channel if absent.
     pub block: Option<usize>,
-    /// Type of attention's shares and of the products with them, where it is wider than that of others: of many keys each
-    /// has a share that is nothing in 255 steps from 0 to 1.
-    pub shares: Option<DType>,
+    /// Type of what 8 bits are too few for, where it is wider than that of others: attention's shares and the products
+    /// with them, as of many keys each has a share that is nothing in 255 steps from 0 to 1; residual sums and the
+    /// convolutions beside them, which carry everything on and are rounded again in each block.
+    pub carried: Option<DType>,
     /// Whether biases are `int32`.
     pub integer_biases: bool,
     /// Type of the second operand of a product of two activations of 16 bits, if it is another.
@@ -71,7 +74,7 @@ impl Settings {
             activations,
             weights: Some(weights),
             block: precision.block,
-            shares: fine.filter(|_| scheme == Scheme::W8a8),
+            carried: fine.filter(|_| scheme == Scheme::W8a8),
             integer_biases: precision.biases == Biases::Int32,
             second: precision.matmul_second_16.and_then(dtype),
             depthwise: precision.depthwise_16.and_then(dtype),
@@ -109,14 +112,15 @@ impl Settings {
         (!in_float).then_some(ty)
     }
 
-    /// What rules or the scheme say. A rule of a module does not narrow attention's shares; one of the operator does.
+    /// What rules or the scheme say. A rule of a module does not narrow what is carried on; one that names it does.
     fn activations_of_rules(&self, graph: &Graph, node: &Node) -> Option<DType> {
         let mut rules = self.rules.iter().rev().filter(|rule| rule.activations.is_some() && is_part(node, &rule.of));
         let rule = rules.next();
         let ty = rule.and_then(|rule| rule.activations).map_or(self.activations, activation_dtype)?;
-        let is_own = rule.is_some_and(|rule| rule.of == node.op.name || rule.of == node.name);
-        let shares = self.shares.filter(|wide| !is_own && wide.bytes(1) > ty.bytes(1) && is_of_shares(graph, node));
-        Some(shares.unwrap_or(ty))
+        let is_named = |of: &str| of == node.op.name || of == node.name || of.ends_with(SHORTCUT);
+        let is_own = rule.is_some_and(|rule| is_named(&rule.of));
+        let carried = self.carried.filter(|wide| !is_own && wide.bytes(1) > ty.bytes(1) && carries(graph, node));
+        Some(carried.unwrap_or(ty))
     }
 
     /// The type of the weights of a node; `None` if they stay as they are.
@@ -155,10 +159,14 @@ impl Settings {
     }
 }
 
-/// Whether a node makes attention's shares, or multiplies by them.
-fn is_of_shares(graph: &Graph, node: &Node) -> bool {
+/// Whether a node makes attention's shares or multiplies by them, or is a residual sum or beside one.
+fn carries(graph: &Graph, node: &Node) -> bool {
     let is_share = |id: &ValueId| graph.nodes.iter().any(|n| n.op.name == "Softmax" && n.outputs.contains(id));
-    node.op.name == "Softmax" || node.op.name == "MatMul" && node.inputs.iter().flatten().any(is_share)
+    match node.op.name {
+        "Softmax" | "Add" => true,
+        "MatMul" if node.inputs.iter().flatten().any(is_share) => true,
+        _ => node.module().ends_with(SHORTCUT),
+    }
 }
 
 fn activation_dtype(ty: ActivationType) -> Option<DType> {
@@ -196,6 +204,31 @@ mod tests {
         let y = b.node("MatMul", "block.attn1/values", &[shares, v], &[]).expect("fits");
         b.output("y", y);
         b.finish().expect("a graph").into_inner()
+    }
+
+    #[test]
+    fn modules_do_not_narrow_residual_sums_and_shortcuts() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[1, 4]);
+        let w = b.floats("w", &[4, 4], &[0.5; 16]);
+        let beside = b.node("MatMul", "up.resnets.0.conv_shortcut", &[x, w], &[]).expect("fits");
+        let inner = b.node("MatMul", "up.resnets.0.conv1", &[x, w], &[]).expect("fits");
+        let y = b.node("Add", "up.resnets.0/Add", &[beside, inner], &[]).expect("fits");
+        b.output("y", y);
+        let graph = b.finish().expect("a graph").into_inner();
+        let precision = Target::find("qnn").expect("built in").precision.expect("some");
+        let narrow_rule = ActivationType::from(precision.activations_8);
+        let types = |of: Option<&str>| {
+            let mut settings = Settings::of(Scheme::W8a8, &precision, 21);
+            let rule = |of: &str| PrecisionRule { of: of.into(), weights: None, activations: Some(narrow_rule) };
+            settings.rules.extend(of.map(rule));
+            graph.nodes.iter().map(|node| settings.activations_of(&graph, node)).collect::<Vec<_>>()
+        };
+        let (narrow, wide) = (Some(DType::Uint8), Some(DType::Uint16));
+        assert_eq!(types(None), [wide, narrow, wide]);
+        assert_eq!(types(Some("up.resnets.0")), [wide, narrow, wide]);
+        assert_eq!(types(Some("conv_shortcut")), [narrow, narrow, wide]);
+        assert_eq!(types(Some("Add")), [wide, narrow, narrow]);
     }
 
     #[test]

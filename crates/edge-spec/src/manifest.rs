@@ -71,6 +71,9 @@ pub struct Quantization {
     /// How ranges of activations were chosen: `min-max`, `mse`, `percentile:P`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranges: Option<String>,
+    /// By how much of itself a range of 16 bits goes further on either side than what was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headroom: Option<f64>,
     /// SHA-256 of the statistics that ranges were chosen from, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<String>,

@@ -14,6 +14,11 @@ pub enum Method {
     Mse,
 }
 
+/// By how much of itself a range of 16 bits usually goes further on either side than what was seen. Its steps are so fine
+/// that coarser ones cost nothing beside what rounded weights do, while a value beyond the range is cut, and prompts
+/// that were not drawn have some.
+pub const HEADROOM: f32 = 0.25;
+
 /// The integers that stand for values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {

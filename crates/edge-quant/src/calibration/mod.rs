@@ -21,7 +21,7 @@ pub use file::{CALIBRATION_SCHEMA, read, write};
 pub use fingerprint::fingerprint;
 pub use histogram::Histogram;
 pub use merge::Merger;
-pub use method::{Grid, Method};
+pub use method::{Grid, HEADROOM, Method};
 pub use observer::Observer;
 pub use statistics::{GraphStatistics, PromptSet, Run, Shard, Statistics};
 pub use taps::{Taps, taps};

@@ -3,6 +3,11 @@
 //! Within a bin values are taken to lie evenly, so that a bin's error is an integral that is known in closed form; no
 //! value is needed. The error is not convex in the range: it is searched over a fixed list of candidates.
 
+#![expect(clippy::inline_always, reason = "vector code must be inlined where its instructions are enabled")]
+
+use fearless_simd::{Level, Simd, dispatch};
+use rayon::prelude::*;
+
 use super::{Grid, Observer};
 use crate::Range;
 
@@ -12,86 +17,136 @@ const CANDIDATES: u32 = 128;
 /// Searches of the ends in turn. Each starts from the best of the one before.
 const ROUNDS: usize = 2;
 
+/// Bins whose errors are summed side by side, whatever the width of the processor's vectors.
+const LANES: usize = 8;
+
 /// The best range for the grid. It holds zero.
 pub(super) fn range(observer: &Observer, grid: Grid) -> Range {
     let [min, max] = [observer.min, observer.max].map(f64::from);
-    let bins: Vec<Bin> = bins(observer, min, max);
-    let error = |range: [f64; 2]| error(&bins, range, grid);
-    let shares = || (1..=CANDIDATES).rev().map(|k| f64::from(k) / f64::from(CANDIDATES));
+    let bins = Bins::of(observer, min, max);
+    let level = Level::new();
+    let error = |range: [f64; 2]| dispatch!(level, simd => bins.error_by(simd, range, grid));
+    let shares: Vec<f64> = (1..=CANDIDATES).rev().map(|k| f64::from(k) / f64::from(CANDIDATES)).collect();
+    let best = |first: Option<[f64; 2]>, of: &(dyn Fn(f64) -> [f64; 2] + Sync)| {
+        let candidates: Vec<[f64; 2]> = first.into_iter().chain(shares.iter().map(|share| of(*share))).collect();
+        best(&candidates, &error)
+    };
     if grid.symmetric {
         let limit = min.abs().max(max.abs());
-        return narrow(best(shares().map(|share| [-share * limit, share * limit]), error));
+        return narrow(best(None, &|share| [-share * limit, share * limit]));
     }
     let (low, high) = (min.min(0.0), max.max(0.0));
-    let mut found = best(shares().map(|share| [share * low, share * high]), error);
+    let mut found = best(None, &|share| [share * low, share * high]);
     for _ in 0..ROUNDS {
-        found = best(std::iter::once(found).chain(shares().map(|share| [share * low, found[1]])), error);
-        found = best(std::iter::once(found).chain(shares().map(|share| [found[0], share * high])), error);
+        let before = found;
+        found = best(Some(found), &|share| [share * low, before[1]]);
+        let lowered = found;
+        found = best(Some(found), &|share| [lowered[0], share * high]);
+        if found[1].total_cmp(&lowered[1]).is_eq() {
+            // The next search of the lower end would be the same.
+            break;
+        }
     }
     narrow(found)
 }
 
-/// Values that lie evenly between two ends, as a share of all.
-struct Bin {
-    ends: [f64; 2],
-    share: f64,
+/// The histogram's bins, cut to the values that were seen. Values lie evenly between the ends of each, and are a share of
+/// all. The last are empty.
+struct Bins {
+    low: Vec<[f64; LANES]>,
+    high: Vec<[f64; LANES]>,
+    share: Vec<[f64; LANES]>,
 }
 
-/// The histogram's bins, cut to the values that were seen.
-fn bins(observer: &Observer, min: f64, max: f64) -> Vec<Bin> {
-    #[expect(clippy::cast_precision_loss, reason = "a weight needs no last digit")]
-    let share = |count: u64| count as f64 / observer.count() as f64;
-    let bin = |(ends, count): ([f64; 2], u64)| Bin { ends: ends.map(|end| end.clamp(min, max)), share: share(count) };
-    observer.histogram.intervals().map(bin).collect()
+impl Bins {
+    fn of(observer: &Observer, min: f64, max: f64) -> Self {
+        let mut bins = Self { low: Vec::new(), high: Vec::new(), share: Vec::new() };
+        for (at, (ends, count)) in observer.histogram.intervals().enumerate() {
+            if at % LANES == 0 {
+                for row in [&mut bins.low, &mut bins.high, &mut bins.share] {
+                    row.push([0.0; LANES]);
+                }
+            }
+            let [low, high] = ends.map(|end| end.clamp(min, max));
+            bins.low[at / LANES][at % LANES] = low;
+            bins.high[at / LANES][at % LANES] = high;
+            #[expect(clippy::cast_precision_loss, reason = "a weight needs no last digit")]
+            let share = count as f64 / observer.count() as f64;
+            bins.share[at / LANES][at % LANES] = share;
+        }
+        bins
+    }
+
+    /// The mean square of the difference between a value and what stands for it.
+    #[inline(always)]
+    fn error(&self, [low, high]: [f64; 2], grid: Grid) -> f64 {
+        let steps = f64::from(grid.levels) - if grid.symmetric { 2.0 } else { 1.0 };
+        let step = (high - low) / steps;
+        if step <= 0.0 {
+            // Everything is zero, or becomes zero.
+            return self.sum(square);
+        }
+        // The grid has zero on it, so its ends are multiples of the step.
+        let below = (low / step).round_ties_even();
+        let (ends, each) = ([below, below + steps], 1.0 / step);
+        step * step * self.sum(|[low, high]| mean([low * each, high * each], ends))
+    }
+
+    /// [`Bins::error`], with the processor's widest vectors.
+    #[inline(always)]
+    fn error_by<S: Simd>(&self, simd: S, range: [f64; 2], grid: Grid) -> f64 {
+        simd.vectorize(
+            #[inline(always)]
+            || self.error(range, grid),
+        )
+    }
+
+    /// The sum of what bins have, by their shares, in an order that is the same for all vectors.
+    #[inline(always)]
+    fn sum(&self, of: impl Fn([f64; 2]) -> f64) -> f64 {
+        let mut sums = [0.0; LANES];
+        for ((low, high), share) in self.low.iter().zip(&self.high).zip(&self.share) {
+            for lane in 0..LANES {
+                sums[lane] += share[lane] * of([low[lane], high[lane]]);
+            }
+        }
+        sums.iter().sum()
+    }
 }
 
 /// The first of the candidates with the least error.
-fn best(candidates: impl Iterator<Item = [f64; 2]>, error: impl Fn([f64; 2]) -> f64) -> [f64; 2] {
+fn best(candidates: &[[f64; 2]], error: &(dyn Fn([f64; 2]) -> f64 + Sync)) -> [f64; 2] {
+    let errors: Vec<f64> = candidates.par_iter().with_min_len(8).map(|candidate| error(*candidate)).collect();
     let mut found = ([0.0; 2], f64::INFINITY);
-    for candidate in candidates {
-        let error = error(candidate);
+    for (candidate, error) in candidates.iter().zip(errors) {
         if error < found.1 {
-            found = (candidate, error);
+            found = (*candidate, error);
         }
     }
     found.0
 }
 
-/// The mean square of the difference between a value and what stands for it.
-fn error(bins: &[Bin], [low, high]: [f64; 2], grid: Grid) -> f64 {
-    let steps = f64::from(grid.levels) - if grid.symmetric { 2.0 } else { 1.0 };
-    let step = (high - low) / steps;
-    if step <= 0.0 {
-        // Everything is zero, or becomes zero.
-        return bins.iter().map(|bin| bin.share * square(bin.ends)).sum();
-    }
-    // The grid has zero on it, so its ends are multiples of the step.
-    let below = (low / step).round_ties_even();
-    let ends = [below, below + steps];
-    let of = |bin: &Bin| bin.share * step * step * mean(bin.ends.map(|end| end / step), ends);
-    bins.iter().map(of).sum()
-}
-
 /// The mean square of numbers that lie evenly between two ends.
+#[inline(always)]
 fn square([a, b]: [f64; 2]) -> f64 {
     (a * a + a * b + b * b) / 3.0
 }
 
 /// The mean square error of rounding numbers that lie evenly from `a` to `b` to the integers of `ends`.
+#[inline(always)]
 fn mean([a, b]: [f64; 2], ends: [f64; 2]) -> f64 {
     // Narrow bins lose digits in the difference of integrals; there the middle stands for all.
-    if b - a < 1e-6 {
-        let middle = f64::midpoint(a, b);
-        let error = middle - middle.round_ties_even().clamp(ends[0], ends[1]);
-        return error * error;
-    }
-    (integral(b, ends) - integral(a, ends)) / (b - a)
+    let middle = f64::midpoint(a, b);
+    let error = middle - middle.round_ties_even().max(ends[0]).min(ends[1]);
+    let evenly = (integral(b, ends) - integral(a, ends)) / (b - a);
+    if b - a < 1e-6 { error * error } else { evenly }
 }
 
 /// The integral of the square error from 0, which `ends` enclose, to `x`.
+#[inline(always)]
 fn integral(x: f64, [below, above]: [f64; 2]) -> f64 {
     // A cell of width 1 around an integer has 1/12 in it; the cells at the ends go on beyond it.
-    let nearest = x.round_ties_even().clamp(below, above);
+    let nearest = x.round_ties_even().max(below).min(above);
     let rest = x - nearest;
     nearest / 12.0 + rest * rest * rest / 3.0
 }
@@ -142,11 +197,11 @@ mod tests {
         let values = bell(100_000);
         let observer = of(&values);
         let [min, max] = [observer.min, observer.max].map(f64::from);
-        let bins = bins(&observer, min, max);
+        let bins = Bins::of(&observer, min, max);
         for grid in [ASYMMETRIC, SYMMETRIC, Grid { levels: 16, symmetric: false }, Grid { levels: 16, symmetric: true }]
         {
             for range in [[-4.0, 4.0], [-2.0, 2.0], [-1.0, 1.0]] {
-                let (estimate, truth) = (error(&bins, range, grid), measured(&values, range, grid));
+                let (estimate, truth) = (bins.error(range, grid), measured(&values, range, grid));
                 assert!((estimate / truth - 1.0).abs() < 0.02, "{grid:?} {range:?}: {estimate}, not {truth}");
             }
         }

@@ -72,7 +72,7 @@ mod tests {
         let y = b.node("Conv", "a", &[x, w], &attributes).expect("a node");
         let shape = b.ints(&[1, 48]);
         let y = b.node("Reshape", "a/Reshape", &[y, shape], &[]).expect("a node");
-        let y = b.node("Add", "b", &[y, y], &[]).expect("a node");
+        let y = b.node("Mul", "b", &[y, y], &[]).expect("a node");
         b.output("y", y);
         let graph = b.finish().expect("a graph");
         let precision = Target::find("qnn").expect("a target").precision.expect("a precision");

@@ -56,6 +56,9 @@ pub(crate) struct Quantize {
     /// How ranges of activations are chosen: min-max, mse or percentile:P [default: min-max, mse for 8 bits]
     #[arg(long, value_name = "METHOD")]
     pub(crate) ranges: Option<Method>,
+    /// How much further than what was seen ranges of 16 bits go on either side, in per cent of what was seen [default: 25]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) headroom: Option<f32>,
     /// How weights become integers: min-max, nearest, sequential-mse or gptq; the last two need --calibration [default:
     /// gptq with --calibration, else nearest]
     #[arg(long, value_name = "METHOD")]
@@ -67,7 +70,7 @@ pub(crate) struct Quantize {
     /// Write the repaired network in float, for an SDK that quantizes it itself, with weights rounded to the nearest
     #[arg(long, requires = "calibration", requires = "precision", conflicts_with = "encodings")]
     pub(crate) export_float: bool,
-    /// Give this module or operator activations of 16 bits in w8a8, as `conv_out` or `Add`; can be given several times, and
+    /// Give this module or operator activations of 16 bits in w8a8, as `attn2` or `Mul`; can be given several times, and
     /// counts after the rules of `--plan`
     #[arg(long, value_name = "PART")]
     pub(crate) fine: Vec<String>,
@@ -114,6 +117,13 @@ pub(crate) enum Others {
     Keep,
     /// Their weights are stored in 16 bits of float
     Fp16,
+}
+
+/// How far ranges may go further than what was seen, in per cent of it.
+fn percent(text: &str) -> Result<f32, String> {
+    const MOST: f32 = 100.0;
+    let fits = text.parse().ok().filter(|percent| (0.0..=MOST).contains(percent));
+    fits.ok_or_else(|| format!("expected per cent from 0 to {MOST}, got `{text}`"))
 }
 
 /// A number of inputs that share a scale.

@@ -9,7 +9,7 @@ use edge_import::Options;
 use edge_ir::encoding::limits;
 use edge_ir::onnx::{WeightMode, WriteOptions};
 use edge_ir::{Checked, DType, Graph};
-use edge_quant::calibration::{self, Grid, Method, Statistics};
+use edge_quant::calibration::{self, Grid, HEADROOM, Method, Statistics};
 use edge_quant::mixed::{Fit, widen};
 use edge_quant::{Encoded, Inputs, Quantized, Range, Settings, SharedWeights, encodings, half_weights};
 use edge_spec::{
@@ -43,6 +43,8 @@ struct Job<'a> {
     settings: Settings,
     device: Option<String>,
     method: Method,
+    /// By how much of itself a range of 16 bits is widened.
+    headroom: f32,
     statistics: Option<Known>,
     repairs: Repairs,
     inputs: Option<Inputs>,
@@ -91,6 +93,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         manifest,
         scheme,
         method: args.ranges.unwrap_or(if scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax }),
+        headroom: args.headroom.map_or(HEADROOM, |percent| percent / 100.0),
         statistics,
         repairs,
         inputs: inputs.map(unshare),
@@ -314,7 +317,7 @@ impl Job<'_> {
             return Ok(Done { graph, encodings: Vec::new() });
         }
         let known = self.statistics.as_ref().map(|known| &known.statistics);
-        let range = ranges(known, name, self.method);
+        let range = ranges(known, name, (self.method, self.headroom));
         let step = fits.iter().enumerate().find(|(step, _)| fit::component(*step) == name);
         if let Some((_, fit)) = step.filter(|(_, fit)| !fit.is_one()) {
             let new = fit.apply(&graph).with_context(|| format!("{name} has no step of a scheduler to fit"))?;
@@ -362,6 +365,7 @@ impl Job<'_> {
             precision: self.precision.clone(),
             device: self.device.clone(),
             ranges: self.statistics.as_ref().map(|_| self.method.to_string()),
+            headroom: self.statistics.as_ref().map(|_| f64::from(self.headroom)),
             statistics: self.statistics.as_ref().map(|known| known.sha256.clone()),
             rules: self.rules.clone(),
             scheduler: self.fits.iter().map(|fit| SchedulerFit { sample: fit.sample, output: fit.output }).collect(),
@@ -386,15 +390,16 @@ impl Job<'_> {
     }
 }
 
-/// What values the tensors of a component take, by statistics.
+/// What values the tensors of a component take, by statistics; integers of 16 bits have room for more on either side.
 pub(super) fn ranges(
     known: Option<&Statistics>,
     component: &str,
-    method: Method,
+    (method, headroom): (Method, f32),
 ) -> impl Fn(&str, DType) -> Option<Range> {
     move |tensor: &str, dtype: DType| {
         let (low, high) = limits(dtype)?;
         let grid = Grid { levels: u32::try_from(high.checked_sub(low)?).ok()? + 1, symmetric: low < 0 };
-        known?.range(component, tensor, method, grid)
+        let found = known?.range(component, tensor, method, grid)?;
+        Some(if dtype.bytes(1) > 1 { found.widened(headroom) } else { found })
     }
 }

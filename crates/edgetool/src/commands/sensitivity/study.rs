@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use edge_ir::{Checked, DType, Executor, Graph};
-use edge_quant::calibration::{Method, Statistics};
+use edge_quant::calibration::{HEADROOM, Method, Statistics};
 use edge_quant::mixed::{self, Menu, Offer, Part, Role, parts, path, within};
 use edge_quant::{Inputs, Range, Settings, SharedWeights, fold_casts};
 use edge_spec::{PrecisionRule, Scheme, Speed, WeightType};
@@ -232,7 +232,7 @@ impl Study<'_> {
         rounds: bool,
     ) -> Result<Checked<Graph>> {
         let method = if self.scheme == Scheme::W8a8 { Method::Mse } else { Method::MinMax };
-        let choose = quantize::ranges(self.statistics.as_ref(), name, method);
+        let choose = quantize::ranges(self.statistics.as_ref(), name, (method, HEADROOM));
         // The choice takes longer than all else, and is the same in each form.
         let range = |tensor: &str, dtype: DType| {
             let key = (name.to_owned(), tensor.to_owned(), dtype);

@@ -5,8 +5,12 @@ use std::path::Path;
 use edge_spec::{Check, Layer, Report, SecondOpinion, Verdict, WhatIf};
 use edge_verify::PICTURE;
 
-/// Verdict first, then a line for each measure: its worst check. What has no limit, and tokens that are right, are for the
-/// report.
+/// Measures that failed and have a line each; the others are named together.
+const FAILED: usize = 3;
+
+/// Ten lines at most, and one for each what-if: verdict first, then the worst check of each measure, those of a component
+/// in one line. Where some failed, each of the first has a line, with its place. What has no limit, and tokens that are
+/// right, are for the report.
 pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> String {
     let verdict = word(report.verdict);
     let (steps, prompts) = (report.run.steps, report.run.prompts.len());
@@ -20,7 +24,7 @@ pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> Strin
         plural(prompts, "prompt")
     );
     let mut lines = vec![head];
-    lines.extend(worst(&report.checks).into_iter().filter(|check| is_news(check)).map(line));
+    lines.extend(measures(&report.checks));
     if let Some(profile) = &report.profile {
         lines.push(match &profile.culprit {
             Some(culprit) => format!("first layer at fault: {}", layer(culprit)),
@@ -39,6 +43,36 @@ pub(super) fn text(candidate: &Path, reference: &Path, report: &Report) -> Strin
     }
     lines.extend(report.what_if.iter().map(what_if));
     lines.join("\n")
+}
+
+fn measures(checks: &[Check]) -> Vec<String> {
+    let news: Vec<&Check> = worst(checks).into_iter().filter(|check| is_news(check)).collect();
+    let (failed, passed): (Vec<&Check>, Vec<&Check>) = news.into_iter().partition(|c| c.verdict == Verdict::Fail);
+    if failed.is_empty() {
+        return by_component(&passed);
+    }
+    let mut lines: Vec<String> = failed.iter().take(FAILED).copied().map(line).collect();
+    let names = |checks: &[&Check]| checks.iter().map(|check| check.name.as_str()).collect::<Vec<_>>().join(", ");
+    if failed.len() > FAILED {
+        lines.push(format!("  FAIL  {}", names(&failed[FAILED..])));
+    }
+    if !passed.is_empty() {
+        lines.push(format!("  pass  {}", names(&passed)));
+    }
+    lines
+}
+
+/// A line for each component, in the order of use.
+fn by_component(passed: &[&Check]) -> Vec<String> {
+    let mut lines: Vec<(&str, Vec<String>)> = Vec::new();
+    for check in passed {
+        let text = format!("{} {} ({})", check.name, check.value, limit(check));
+        match lines.iter_mut().find(|(component, _)| *component == check.component) {
+            Some((_, texts)) => texts.push(text),
+            None => lines.push((&check.component, vec![text])),
+        }
+    }
+    lines.into_iter().map(|(component, texts)| format!("  pass  {component:<13} {}", texts.join(", "))).collect()
 }
 
 /// Of each measure the check that failed first, else the one that is nearest to its limit, in the order of use.
@@ -119,4 +153,49 @@ fn word(verdict: Verdict) -> &'static str {
 
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(component: &str, name: &str, verdict: Verdict) -> Check {
+        Check {
+            name: name.into(),
+            component: component.into(),
+            step: None,
+            at: "prompt 1".into(),
+            value: 30.0,
+            least: Some(if verdict == Verdict::Pass { 20.0 } else { 40.0 }),
+            most: None,
+            verdict,
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn measures_of_a_component_share_a_line_until_some_fail() {
+        let of = |failed: usize| {
+            let names = [
+                ("text_encoder", "a"),
+                ("unet", "b"),
+                ("unet", "c"),
+                ("scheduler", "d"),
+                ("unet", "e"),
+                ("decoder", "f"),
+            ];
+            let verdict = |at: usize| if at < failed { Verdict::Fail } else { Verdict::Pass };
+            let checks: Vec<Check> =
+                names.iter().enumerate().map(|(at, (component, name))| check(component, name, verdict(at))).collect();
+            measures(&checks)
+        };
+        let passed = of(0);
+        assert_eq!(passed.len(), 4, "{passed:#?}");
+        assert!(passed[1].ends_with("b 30 (at least 20), c 30 (at least 20), e 30 (at least 20)"), "{passed:#?}");
+        let some = of(2);
+        assert_eq!((some.len(), some[2].as_str()), (3, "  pass  c, d, e, f"), "{some:#?}");
+        assert!(some[1].contains("at least 40") && some[1].ends_with("prompt 1"), "{some:#?}");
+        let all = of(6);
+        assert_eq!((all.len(), all[3].as_str()), (4, "  FAIL  d, e, f"), "{all:#?}");
+    }
 }
