@@ -7,20 +7,15 @@
 forms of the encodings. Exit code 1: an output is less than 40 dB from the golden one, or AIMET reads no encoding. Needs the
 package aimet-onnx, 2.42.
 """
-import json
 import logging
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 from aimet_onnx.quantsim import QuantizationSimModel, load_encodings_to_sim
+from golden_run import float_graphs, sqnr_db
 
 LEAST_DB = 40
-
-
-def tensor(bundle, entry):
-    return np.fromfile(bundle / entry["file"], dtype=entry["dtype"]).reshape(entry["shape"])
 
 
 def simulated(graph, encodings, feeds):
@@ -38,23 +33,14 @@ def simulated(graph, encodings, feeds):
 def main():
     logging.disable(logging.WARNING)
     bundle = Path(sys.argv[1])
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    files = {c["name"]: c["file"].removeprefix("model/") for c in manifest["components"]}
     failed = 0
-    for run in manifest["golden"]["runs"]:
-        name = run["component"]
-        places = [bundle / "qnn/float" / files[name], bundle / "qnn/float" / name / Path(files[name]).name]
-        graph = next((place for place in places if place.exists()), None)
-        if graph is None:
-            continue
-        feeds = {t["name"]: tensor(bundle, t) for t in run["inputs"]}
+    for name, graph, feeds, golden in float_graphs(bundle):
         for version in ("0.6.1", "1.0.0"):
             outputs, quantizers = simulated(graph, bundle / f"qnn/encodings-{version}/{name}.json", feeds)
-            for entry, output in zip(run["outputs"], outputs):
-                expected = tensor(bundle, entry).astype(np.float64)
-                near = 10 * np.log10(np.sum(expected**2) / np.sum((output - expected) ** 2))
+            for (port, expected), output in zip(golden, outputs):
+                near = sqnr_db(expected, output)
                 failed += near < LEAST_DB or quantizers == 0
-                print(f"{name}, {version}: {quantizers} quantizers, {entry['name']} {near:.1f} dB", flush=True)
+                print(f"{name}, {version}: {quantizers} quantizers, {port} {near:.1f} dB", flush=True)
     return 1 if failed else 0
 
 

@@ -10,7 +10,6 @@ by `edgetool compile`, which takes no operator in floating point that has intege
 fails.
 """
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -59,27 +58,18 @@ def verified(edgetool, model, target, precision, scratch):
     return folder
 
 
-def float_graphs(folder):
+def check_float_graphs(folder):
     """Runs the float graphs of an extracted bundle on the golden inputs."""
-    import numpy as np
     import onnxruntime
 
-    manifest = json.loads((folder / "manifest.json").read_text())
-    tensor = lambda entry: np.fromfile(folder / entry["file"], dtype=entry["dtype"]).reshape(entry["shape"])
-    files = {c["name"]: c["file"].removeprefix("model/") for c in manifest["components"]}
+    from golden_run import float_graphs, sqnr_db
+
     found = 0
-    for run_ in manifest["golden"]["runs"]:
-        name = run_["component"]
-        places = [folder / "qnn/float" / files[name], folder / "qnn/float" / name / Path(files[name]).name]
-        path = next((place for place in places if place.exists()), None)
-        if path is None:
-            continue
+    for name, path, feeds, golden in float_graphs(folder):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        outputs = session.run([o["name"] for o in run_["outputs"]], {t["name"]: tensor(t) for t in run_["inputs"]})
-        for entry, output in zip(run_["outputs"], outputs):
-            expected = tensor(entry).astype(np.float64)
-            near = 10 * np.log10(np.sum(expected**2) / np.sum((output - expected) ** 2))
-            print(f"float graph of {name}: {entry['name']} {near:.1f} dB from the integers")
+        for (port, expected), output in zip(golden, session.run([port for port, _ in golden], feeds)):
+            near = sqnr_db(expected, output)
+            print(f"float graph of {name}: {port} {near:.1f} dB from the integers")
             if near < FLOAT_DB:
                 sys.exit(f"expected {FLOAT_DB} dB")
         found += 1
@@ -102,7 +92,7 @@ def check(edgetool, model, wanted, scratch):
             sys.exit(f"zipfile finds {damaged} damaged, or files that are compressed")
     if compiled:
         run([edgetool, "bundle", "extract", bundle, "-o", folder])
-        float_graphs(folder)
+        check_float_graphs(folder)
         # What edgetool compiles is checked as the scripts would, and an operator in float is a failure.
         run([edgetool, "compile", bundle, "--python", sys.executable])
         run([edgetool, "bundle", "check", bundle])

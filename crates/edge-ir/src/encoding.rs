@@ -4,7 +4,11 @@
 //! (<https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html>, `onnx__DequantizeLinear.html`). The division is one, not
 //! a product with a reciprocal; NaN becomes the least integer, as in onnxruntime.
 
+#![expect(clippy::inline_always, reason = "vector code must be inlined where its instructions are enabled")]
+
 use std::sync::Arc;
+
+use fearless_simd::{Level, Simd, dispatch};
 
 use crate::{DType, Data, TensorType};
 
@@ -154,22 +158,25 @@ impl Encoding {
 
     /// The integers of `x`, the elements from `start` on of a tensor of this shape.
     pub fn quantize(&self, shape: &[usize], start: usize, x: &[f32], q: &mut [i32]) {
-        let (low, high) = limits(self.dtype).unwrap_or_default();
+        let (least, most) = limits(self.dtype).unwrap_or_default();
+        let cut = |x: f32, scale: f32, zero: i32| integer(x, scale, small(least - zero), small(most - zero)) + zero;
+        let level = Level::new();
         let mut at = 0;
         self.granularity.runs(shape, start, x.len(), &mut |Run { len, first, each }| {
             let (x, q) = (&x[at..at + len], &mut q[at..at + len]);
-            if each {
-                for (k, (x, q)) in x.iter().zip(q).enumerate() {
-                    let zero = self.zero_points[first + k];
-                    *q = integer(*x, self.scales[first + k], small(low - zero), small(high - zero)) + zero;
-                }
-            } else {
-                let (scale, zero) = (self.scales[first], self.zero_points[first]);
-                let (low, high) = (small(low - zero), small(high - zero));
-                for (x, q) in x.iter().zip(q) {
-                    *q = integer(*x, scale, low, high) + zero;
-                }
-            }
+            let count = if each { len } else { 1 };
+            let (scales, zeros) = (&self.scales[first..first + count], &self.zero_points[first..first + count]);
+            dispatch!(level, simd => simd.vectorize(
+                #[inline(always)]
+                || {
+                    if let (false, [scale], [zero]) = (each, scales, zeros) {
+                        x.iter().zip(q).for_each(|(x, q)| *q = cut(*x, *scale, *zero));
+                    } else {
+                        let codes = scales.iter().zip(zeros);
+                        x.iter().zip(q).zip(codes).for_each(|((x, q), (scale, zero))| *q = cut(*x, *scale, *zero));
+                    }
+                },
+            ));
             at += len;
         });
     }
@@ -189,6 +196,7 @@ impl Encoding {
 
 /// `round(x / scale)`, ties to even, cut to `low..=high`, which are integers below 2^22.
 #[expect(clippy::cast_possible_wrap, reason = "a difference of bits")]
+#[inline(always)]
 fn integer(x: f32, scale: f32, low: f32, high: f32) -> i32 {
     let rounded = (x / scale).max(low).min(high) + ROUND;
     (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
@@ -202,6 +210,7 @@ fn number(q: i32, scale: f32, zero: i32) -> f32 {
 
 /// A difference of two integers of 16 bits at most.
 #[expect(clippy::cast_precision_loss, reason = "below 2^22")]
+#[inline(always)]
 fn small(limit: i32) -> f32 {
     limit as f32
 }

@@ -176,7 +176,12 @@ impl Writer<'_, '_> {
                     .settings
                     .second
                     .filter(|s| node.op.name == "MatMul" && index == 1 && dtype.bytes(1) == 2 && *s != dtype);
-                self.activation(id, if is_move(node) { None } else { Some(second.unwrap_or(dtype)) })
+                let wanted = if is_move(node) {
+                    self.plan.encoding(self.old, node.outputs[0])
+                } else {
+                    self.plan.converted(self.old, id, second.unwrap_or(dtype))
+                };
+                self.activation(id, wanted)
             }
             (Operand::Gain, Some(dtype)) => {
                 let Some(data) = self.old.value(id).data.clone() else { return Ok((self.read(id), None)) };
@@ -188,18 +193,17 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// A tensor in integers of a type, or in those that it is made in.
-    fn activation(&mut self, id: ValueId, dtype: Option<DType>) -> Result<(ValueId, Option<Encoding>), Error> {
+    /// A tensor as it is wanted, or as it is made.
+    fn activation(&mut self, id: ValueId, wanted: Option<Encoding>) -> Result<(ValueId, Option<Encoding>), Error> {
         let own = self.plan.encoding(self.old, id);
-        let wanted = dtype.and_then(|dtype| self.plan.converted(self.old, id, dtype)).or_else(|| own.clone());
-        let Some(code) = wanted else { return Ok((self.read(id), None)) };
+        let Some(code) = wanted.or_else(|| own.clone()) else { return Ok((self.read(id), None)) };
         if let Some(data) = self.old.value(id).data.clone() {
             return Ok((self.constant(id, code.dtype.name(), &data, &code)?, Some(code)));
         }
         if own.as_ref() == Some(&code) {
             return Ok((self.read(id), Some(code)));
         }
-        let key = (id, code.dtype.name().to_owned());
+        let key = (id, format!("{} {:?} {:?}", code.dtype, code.scales, code.zero_points));
         if let Some((new, _)) = self.numbers.get(&key) {
             return Ok((*new, Some(code)));
         }

@@ -11,6 +11,7 @@ mod float_form;
 mod half;
 mod inputs;
 mod insert;
+mod joins;
 mod layers;
 mod masks;
 pub mod mixed;

@@ -1,12 +1,15 @@
 //! Which tensors of a graph are quantized, and how: decided before anything is written.
 //!
-//! Tensors that operators only move belong together: they have one encoding. Where what makes a tensor and what reads it
-//! want different integers, the reader's are made from the maker's by a conversion in between.
+//! Tensors that operators only move belong together: they have one encoding, but for those of [`crate::joins`]. Where what
+//! makes a tensor and what reads it want different integers, the reader's are made from the maker's by a conversion in
+//! between.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use edge_ir::{DType, Encoding, Graph, Node, ValueId};
 
+use crate::joins::{self, Apart, joined};
 use crate::masks::masks;
 use crate::rules::{Operand, Rule};
 use crate::{Error, Range, Settings};
@@ -31,15 +34,28 @@ impl Plan {
     /// If nothing says what values a tensor takes.
     pub(crate) fn new(graph: &Graph, settings: &Settings, ranges: Ranges<'_>) -> Result<Self, Error> {
         let mut types: Vec<Option<DType>> = graph.nodes.iter().map(|n| activations(graph, n, settings)).collect();
-        let sets = sets(graph, &types);
+        let known = RefCell::new(BTreeMap::new());
+        let ranges: Ranges<'_> = &|name, ty| {
+            let key = (name.to_owned(), ty.name());
+            let there = known.borrow().get(&key).copied();
+            there.unwrap_or_else(|| *known.borrow_mut().entry(key).or_insert(ranges(name, ty)))
+        };
+        let joined = joined(graph);
+        let mut apart = joined.clone();
+        if !joined.is_empty() {
+            let sets = sets(graph, &types, &joined);
+            let chosen = types_of_sets(graph, &types, &sets);
+            let values = ranges_of_sets(graph, (&types, &sets), &chosen, ranges)?;
+            apart = joins::apart(graph, &joined, &sets, &values);
+        }
+        let sets = sets(graph, &types, &apart);
         let chosen = types_of_sets(graph, &types, &sets);
         for (node, ty) in graph.nodes.iter().zip(&mut types).filter(|(n, _)| is_move(n)) {
             *ty = ty.and_then(|_| chosen.get(&sets[graph.index_of(node.outputs[0])]).copied());
         }
-        let mut plan = Self { types, sets, known: BTreeMap::new() };
-        let values = ranges_of_sets(graph, &plan, &chosen, ranges)?;
-        plan.known = chosen.into_iter().filter_map(|(set, ty)| Some((set, (ty, *values.get(&set)?)))).collect();
-        Ok(plan)
+        let values = ranges_of_sets(graph, (&types, &sets), &chosen, ranges)?;
+        let known = chosen.into_iter().filter_map(|(set, ty)| Some((set, (ty, *values.get(&set)?)))).collect();
+        Ok(Self { types, sets, known })
     }
 
     /// The encoding that a tensor is made in; `None` if it stays in float.
@@ -74,12 +90,13 @@ fn root(parent: &mut [usize], mut at: usize) -> usize {
     at
 }
 
-/// Joins what moves connect.
-fn sets(graph: &Graph, types: &[Option<DType>]) -> Vec<usize> {
+/// Joins what moves connect, but for inputs that are `apart`.
+fn sets(graph: &Graph, types: &[Option<DType>], apart: &Apart) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..graph.values().count()).collect();
-    for (node, ty) in graph.nodes.iter().zip(types) {
+    for (at, (node, ty)) in graph.nodes.iter().zip(types).enumerate() {
         let Some(rule) = Rule::of(node).filter(|rule| rule.moves && ty.is_some()) else { continue };
-        let operands = (0..node.inputs.len()).filter(|i| rule.operand(graph, node, *i).is_some());
+        let is_moved = |i: &usize| rule.operand(graph, node, *i).is_some() && !apart.contains(&(at, *i));
+        let operands = (0..node.inputs.len()).filter(is_moved);
         let read: Vec<ValueId> = operands.filter_map(|i| node.inputs[i]).collect();
         let first = graph.index_of(node.outputs[0]);
         for id in read.iter().chain(&node.outputs) {
@@ -132,11 +149,10 @@ fn given(graph: &Graph, node: &Node) -> Option<Range> {
 /// The range of each set: of all that its tensors take where they are made.
 fn ranges_of_sets(
     graph: &Graph,
-    plan: &Plan,
+    (types, sets): (&[Option<DType>], &[usize]),
     chosen: &BTreeMap<usize, DType>,
     ranges: Ranges<'_>,
 ) -> Result<BTreeMap<usize, Range>, Error> {
-    let sets = &plan.sets;
     let mut found: BTreeMap<usize, Range> = BTreeMap::new();
     let limited = if chosen.is_empty() { BTreeMap::new() } else { masks(graph, DType::Uint16, ranges) };
     let mut add = |id: ValueId, range: &dyn Fn(DType) -> Option<Range>| {
@@ -157,7 +173,7 @@ fn ranges_of_sets(
         }
     }
     // A move in float makes a tensor of its own.
-    let makers = graph.nodes.iter().zip(&plan.types).filter(|(n, ty)| !is_move(n) || ty.is_none());
+    let makers = graph.nodes.iter().zip(types).filter(|(n, ty)| !is_move(n) || ty.is_none());
     for (node, _) in makers {
         let gives = given(graph, node);
         for id in &node.outputs {

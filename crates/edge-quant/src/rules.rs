@@ -79,6 +79,11 @@ const fn moves(op: &'static str, many: bool) -> Rule {
 }
 
 impl Rule {
+    /// Whether it moves the elements of several tensors into one.
+    pub(crate) fn joins(&self) -> bool {
+        self.moves && self.many
+    }
+
     /// The rule for a node; `None` if it stays in float.
     pub(crate) fn of(node: &Node) -> Option<&'static Self> {
         RULES.iter().find(|rule| rule.op == node.op.name && node.op.domain.is_empty())

@@ -5,6 +5,7 @@
 
 use edge_ir::encoding::limits;
 use edge_ir::{DType, Data, Encoding, Granularity, TensorType};
+use fearless_simd::{Level, Simd, dispatch};
 use rayon::prelude::*;
 
 use crate::range::positive;
@@ -23,13 +24,16 @@ pub struct WeightScheme {
 /// The fraction of the greatest weight by which candidates for a cut differ, and how many there are, by bits.
 const CUTS: &[(DType, f32, u8)] = &[(DType::Int4, 0.03, 24), (DType::Int8, 0.04, 12)];
 
+/// Numbers of neighbouring channels that are read at a time, but for a channel with more.
+const TOGETHER: usize = 1 << 16;
+
 /// Candidates that may be worse than the best before the search ends.
 const PATIENCE: u8 = 3;
 
 /// The encoding of a `float32` weight, whose largest numbers may be `cut`; `None` if it has numbers that are not finite,
 /// or the scheme does not fit it.
 ///
-/// Memory use is that of a channel for each thread, or of the weight, if channels are not its first axis.
+/// Memory use is that of a few channels for each thread, or of the weight, if channels are not its first axis.
 pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bool) -> Option<Encoding> {
     let channels = *ty.shape.get(scheme.axis)?;
     let depth = usize::try_from(ty.elements()).ok()? / channels.max(1);
@@ -41,13 +45,19 @@ pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bo
         _ => Some(Data::owned(data.transpose(depth, channels, 4)?.bytes().into_owned())),
     };
     let rows = transposed.as_ref().unwrap_or(data);
-    let channel = |index: usize| {
-        let numbers = rows.slice(&[channels, depth], 0, index..index + 1, 4)?.to_f32s();
-        let sound = numbers.len() == depth && numbers.iter().all(|x| x.is_finite());
-        let parts = numbers.chunks(scheme.block.unwrap_or(depth).max(1));
-        sound.then(|| parts.map(|part| scale(part, scheme.dtype, cut)).collect::<Vec<f32>>())
+    let per = (TOGETHER / depth.max(1)).max(1);
+    let some = |first: usize| {
+        let range = first..channels.min(first + per);
+        let numbers = rows.slice(&[channels, depth], 0, range.clone(), 4)?.to_f32s();
+        let scales = |channel: &[f32]| {
+            let parts = channel.chunks(scheme.block.unwrap_or(depth).max(1));
+            parts.map(|part| scale(part, scheme.dtype, cut)).collect::<Option<Vec<f32>>>()
+        };
+        let fits = numbers.len() == range.len() * depth;
+        fits.then(|| numbers.chunks(depth.max(1)).map(scales).collect::<Option<Vec<_>>>()).flatten()
     };
-    let scales: Vec<Vec<f32>> = (0..channels).into_par_iter().map(channel).collect::<Option<_>>()?;
+    let firsts: Vec<usize> = (0..channels).step_by(per).collect();
+    let scales = firsts.into_par_iter().map(some).collect::<Option<Vec<_>>>()?.concat();
     let Some(size) = scheme.block else {
         return Some(Encoding::symmetric(scheme.dtype, Granularity::Axis(scheme.axis), scales.concat()));
     };
@@ -59,19 +69,20 @@ pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bo
     Some(Encoding::symmetric(scheme.dtype, Granularity::Blocks { axis, size }, in_order))
 }
 
-/// The best scale for weights that share it.
-fn scale(weights: &[f32], dtype: DType, cut: bool) -> f32 {
+/// The best scale for weights that share it; `None` if one is not finite.
+fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
     let (_, high) = limits(dtype).unwrap_or((-128, 127));
-    let greatest = weights.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
+    let level = Level::new();
+    let greatest = Some(greatest(level, weights)).filter(|greatest| greatest.is_finite())?;
     let whole = positive(f64::from(greatest) / f64::from(high));
     let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| cut && greatest > 0.0) else {
-        return whole;
+        return Some(whole);
     };
     let candidates = (0..*count).map(|k| whole * (1.0 - step * f32::from(k)));
     let mut best = (whole, f64::INFINITY);
     let mut worse = 0;
     for scale in candidates {
-        let error = error(weights, scale, dtype);
+        let error = error(level, weights, scale, dtype);
         if error < best.1 {
             best = (scale, error);
             worse = 0;
@@ -83,11 +94,30 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> f32 {
             break;
         }
     }
-    best.0
+    Some(best.0)
+}
+
+/// The greatest magnitude; not finite if one is not.
+fn greatest(level: Level, weights: &[f32]) -> f32 {
+    // Magnitudes are in the order of their bits, with what is not finite behind all others.
+    let most = dispatch!(level, simd => simd.vectorize(
+        #[inline(always)]
+        || weights.iter().fold(0, |most: u32, w| most.max(w.abs().to_bits())),
+    ));
+    f32::from_bits(most)
 }
 
 /// The sum of squared differences of weights and their steps, in an order that depends on their number alone.
-fn error(weights: &[f32], scale: f32, dtype: DType) -> f64 {
+fn error(level: Level, weights: &[f32], scale: f32, dtype: DType) -> f64 {
+    dispatch!(level, simd => simd.vectorize(
+        #[inline(always)]
+        || squares(weights, scale, dtype),
+    ))
+}
+
+/// [`error`], with the instructions of the function that it becomes a part of.
+#[inline(always)]
+fn squares(weights: &[f32], scale: f32, dtype: DType) -> f64 {
     const LANES: usize = 16;
     const ROUND: f32 = 12_582_912.0;
     let (low, high) = limits(dtype).unwrap_or((-128, 127));

@@ -6,6 +6,9 @@ use super::{CHUNK, Data, Source, transform};
 use crate::encoding::{Encoding, limits, pack, unpack};
 use crate::{DType, Error};
 
+/// Bytes of a chunk that are quantized at a time: few enough to stay in the processor's cache.
+const PART: usize = 1 << 16;
+
 /// An encoding, and the shape of the tensor that has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Coder {
@@ -69,14 +72,16 @@ impl Coder {
         let (mut numbers, mut q, mut out) = (Vec::new(), Vec::new(), Vec::new());
         let end = at + transform::range(0, count).end;
         inner.stream_range(4 * first, 4 * count, &mut |chunk| {
-            numbers.extend(chunk.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
-            let whole = if at + numbers.len() < end { numbers.len() & !1 } else { numbers.len() };
-            q.resize(whole, 0);
-            self.encoding.quantize(&self.shape, at, &numbers[..whole], &mut q);
             out.clear();
-            pack(&q, self.encoding.dtype, &mut out);
-            at += whole;
-            numbers.drain(..whole);
+            for part in chunk.chunks(PART) {
+                numbers.extend(part.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+                let whole = if at + numbers.len() < end { numbers.len() & !1 } else { numbers.len() };
+                q.resize(whole, 0);
+                self.encoding.quantize(&self.shape, at, &numbers[..whole], &mut q);
+                pack(&q, self.encoding.dtype, &mut out);
+                at += whole;
+                numbers.drain(..whole);
+            }
             sink(&out)
         })
     }

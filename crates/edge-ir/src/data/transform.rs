@@ -132,18 +132,64 @@ impl Matrix {
         len: u64,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let elements = range(start / self.size as u64, len / self.size as u64);
-        let mut out = Vec::with_capacity(CHUNK.min(elements.len() * self.size));
-        for index in elements {
-            let (column, row) = (index / self.rows, index % self.rows);
-            let at = (row * self.columns + column) * self.size;
-            out.extend_from_slice(bytes.get(at..at + self.size).unwrap_or_default());
-            if out.len() >= CHUNK {
-                sink(&out)?;
-                out.clear();
+        if bytes.len() < self.rows * self.columns * self.size {
+            // A file that can no longer be read: fewer bytes come out, too.
+            return Ok(());
+        }
+        match self.size {
+            1 => self.bands::<1>(bytes, start, len, sink),
+            2 => self.bands::<2>(bytes, start, len, sink),
+            4 => self.bands::<4>(bytes, start, len, sink),
+            _ => self.bands::<8>(bytes, start, len, sink),
+        }
+    }
+
+    /// As many whole columns at a time as a chunk holds, and pieces of columns at the ends of what is asked for.
+    fn bands<const N: usize>(
+        self,
+        bytes: &[u8],
+        start: u64,
+        len: u64,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let elements = bytes.as_chunks::<N>().0;
+        let Range { start: mut at, end } = range(start / N as u64, len / N as u64);
+        let mut out = Vec::new();
+        while at < end {
+            let (column, row) = (at / self.rows, at % self.rows);
+            let columns = (end - at).min(CHUNK / N) / self.rows;
+            let (columns, rows) = match (row, columns) {
+                (0, 1..) => (column..column + columns, 0..self.rows),
+                _ => (column..column + 1, row..self.rows.min(row + (end - at).min(CHUNK / N))),
+            };
+            at += columns.len() * rows.len();
+            out.resize(columns.len() * rows.len(), [0; N]);
+            self.turn(elements, columns, rows, &mut out);
+            sink(out.as_flattened())?;
+        }
+        Ok(())
+    }
+
+    /// A part of the matrix, column after column, in tiles whose lines stay in the processor's cache.
+    fn turn<const N: usize>(
+        self,
+        elements: &[[u8; N]],
+        columns: Range<usize>,
+        rows: Range<usize>,
+        out: &mut [[u8; N]],
+    ) {
+        const TILE: usize = 16;
+        for top in rows.clone().step_by(TILE) {
+            let bottom = rows.end.min(top + TILE);
+            for left in columns.clone().step_by(TILE) {
+                for column in left..columns.end.min(left + TILE) {
+                    let from = (column - columns.start) * rows.len() + top - rows.start;
+                    for (to, row) in out[from..from + bottom - top].iter_mut().zip(top..) {
+                        *to = elements.get(row * self.columns + column).copied().unwrap_or([0; N]);
+                    }
+                }
             }
         }
-        if out.is_empty() { Ok(()) } else { sink(&out) }
     }
 }
 
@@ -179,6 +225,29 @@ mod tests {
         assert!(data.scale_along(&[2, 3], 1, &[1.0; 2]).is_none());
         assert!(data.slice(&[2, 3], 1, 1..4, 4).is_none());
         assert!(data.transpose(2, 2, 4).is_none());
+    }
+
+    #[test]
+    fn any_part_of_a_transpose_is_a_part_of_the_whole() {
+        let (rows, columns) = (37, 18);
+        let numbers: Vec<u16> = (0..37 * 18).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let turned = Data::owned(bytes).transpose(rows, columns, 2).expect("a matrix");
+        let expected = (0..columns).flat_map(|c| (0..rows).map(move |r| (r, c)));
+        let expected: Vec<u8> = expected.flat_map(|(r, c)| numbers[r * columns + c].to_le_bytes()).collect();
+        assert_eq!(turned.bytes(), expected);
+        for start in (0..expected.len()).step_by(2) {
+            for end in (start..=expected.len()).step_by(26) {
+                let mut out = Vec::new();
+                turned
+                    .stream_range(start as u64, (end - start) as u64, &mut |chunk| {
+                        out.extend_from_slice(chunk);
+                        Ok(())
+                    })
+                    .expect("memory");
+                assert_eq!(out, expected[start..end]);
+            }
+        }
     }
 
     #[test]
