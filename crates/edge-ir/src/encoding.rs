@@ -219,7 +219,15 @@ fn small(limit: i32) -> f32 {
 pub fn pack(q: &[i32], dtype: DType, out: &mut Vec<u8>) {
     match dtype.bytes(2) {
         1 => out.extend(q.chunks(2).map(|pair| (low(pair[0]) & 15) | (low(*pair.get(1).unwrap_or(&0)) << 4))),
-        2 => out.extend(q.iter().map(|v| low(*v))),
+        2 => {
+            let start = out.len();
+            out.resize(start + q.len(), 0);
+            let out = &mut out[start..];
+            dispatch!(Level::new(), simd => simd.vectorize(
+                #[inline(always)]
+                || out.iter_mut().zip(q).for_each(|(byte, v)| *byte = low(*v)),
+            ));
+        }
         4 => out.extend(q.iter().flat_map(|v| [low(*v), low(*v >> 8)])),
         _ => out.extend(q.iter().flat_map(|v| v.to_le_bytes())),
     }
@@ -242,6 +250,7 @@ pub fn unpack(bytes: &[u8], dtype: DType, elements: usize) -> Vec<i32> {
     }
 }
 
+#[inline(always)]
 fn low(v: i32) -> u8 {
     v.to_le_bytes()[0]
 }

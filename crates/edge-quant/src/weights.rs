@@ -30,6 +30,13 @@ const TOGETHER: usize = 1 << 16;
 /// Candidates that may be worse than the best before the search ends.
 const PATIENCE: u8 = 3;
 
+/// Neighbouring weights whose greatest magnitude is kept, to find those beyond a range.
+const PART: usize = 64;
+
+/// Sums of squared errors of `n` weights with two sizes of steps differ by chance by up to this, over the root of `n`:
+/// twice the standard deviation where errors are spread evenly over a step.
+const CHANCE: f64 = 2.5;
+
 /// The encoding of a `float32` weight, whose largest numbers may be `cut`; `None` if it has numbers that are not finite,
 /// or the scheme does not fit it.
 ///
@@ -71,18 +78,28 @@ pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bo
 
 /// The best scale for weights that share it; `None` if one is not finite.
 fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
-    let (_, high) = limits(dtype).unwrap_or((-128, 127));
+    let (low, high) = ends(dtype);
     let level = Level::new();
-    let greatest = Some(greatest(level, weights)).filter(|greatest| greatest.is_finite())?;
+    let greatest_of = greatest(level, weights);
+    let greatest = greatest_of.iter().copied().max_by(f32::total_cmp).unwrap_or(0.0);
+    if !greatest.is_finite() {
+        return None;
+    }
     let whole = positive(f64::from(greatest) / f64::from(high));
     let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| cut && greatest > 0.0) else {
         return Some(whole);
     };
-    let candidates = (0..*count).map(|k| whole * (1.0 - step * f32::from(k)));
-    let mut best = (whole, f64::INFINITY);
+    // What steps of another size cost is known but for chance, which is this share of it: most candidates need no look
+    // at all weights.
+    let uncut = error(level, weights, whole, dtype);
+    let chance = CHANCE / f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX)).sqrt();
+    let mut best = (whole, uncut);
     let mut worse = 0;
-    for scale in candidates {
-        let error = error(level, weights, scale, dtype);
+    for share in (1..*count).map(|k| 1.0 - step * f32::from(k)) {
+        let scale = whole * share;
+        let steps = uncut * f64::from(share * share) * (1.0 - chance);
+        let hopeless = steps + beyond(level, weights, &greatest_of, -low * scale) > best.1;
+        let error = if hopeless { f64::INFINITY } else { error(level, weights, scale, dtype) };
         if error < best.1 {
             best = (scale, error);
             worse = 0;
@@ -97,14 +114,64 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
     Some(best.0)
 }
 
-/// The greatest magnitude; not finite if one is not.
-fn greatest(level: Level, weights: &[f32]) -> f32 {
-    // Magnitudes are in the order of their bits, with what is not finite behind all others.
-    let most = dispatch!(level, simd => simd.vectorize(
+/// The least and the greatest integer.
+#[expect(clippy::cast_precision_loss, reason = "16 bits at most")]
+fn ends(dtype: DType) -> (f32, f32) {
+    limits(dtype).map_or((-128.0, 127.0), |(low, high)| (low as f32, high as f32))
+}
+
+/// What weights lose, at least, that are beyond the range: the sum of squared distances to its further end. Parts of
+/// [`PART`] weights have these greatest magnitudes.
+fn beyond(level: Level, weights: &[f32], greatest_of: &[f32], end: f32) -> f64 {
+    dispatch!(level, simd => simd.vectorize(
         #[inline(always)]
-        || weights.iter().fold(0, |most: u32, w| most.max(w.abs().to_bits())),
-    ));
-    f32::from_bits(most)
+        || {
+            let mut total = 0.0;
+            for (part, greatest) in weights.chunks(PART).zip(greatest_of) {
+                if *greatest > end {
+                    total += f64::from(above(part, end));
+                }
+            }
+            total
+        },
+    ))
+}
+
+/// The sum of squares of what magnitudes of a part of weights have above `end`.
+#[inline(always)]
+fn above(part: &[f32], end: f32) -> f32 {
+    const LANES: usize = 16;
+    let square = |w: f32| {
+        let more = (w.abs() - end).max(0.0);
+        more * more
+    };
+    let mut lanes = [0.0_f32; LANES];
+    let (whole, rest) = part.as_chunks::<LANES>();
+    for w in whole {
+        for (lane, w) in lanes.iter_mut().zip(w) {
+            *lane += square(*w);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|w| square(*w)).sum::<f32>()
+}
+
+/// The greatest magnitude of each part of [`PART`] weights; not finite if one is not.
+fn greatest(level: Level, weights: &[f32]) -> Vec<f32> {
+    dispatch!(level, simd => simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut greatest = Vec::with_capacity(weights.len().div_ceil(PART));
+            for part in weights.chunks(PART) {
+                // Magnitudes are in the order of their bits, with what is not finite behind all others.
+                let mut most = 0;
+                for w in part {
+                    most = w.abs().to_bits().max(most);
+                }
+                greatest.push(f32::from_bits(most));
+            }
+            greatest
+        },
+    ))
 }
 
 /// The sum of squared differences of weights and their steps, in an order that depends on their number alone.
@@ -120,14 +187,12 @@ fn error(level: Level, weights: &[f32], scale: f32, dtype: DType) -> f64 {
 fn squares(weights: &[f32], scale: f32, dtype: DType) -> f64 {
     const LANES: usize = 16;
     const ROUND: f32 = 12_582_912.0;
-    let (low, high) = limits(dtype).unwrap_or((-128, 127));
-    #[expect(clippy::cast_precision_loss, reason = "16 bits at most")]
-    let (low, high) = (low as f32, high as f32);
+    let (low, high) = ends(dtype);
     // Off by a rounding from the quotient that decides what is stored, which is nothing to a mean.
     let inverse = scale.recip();
     let square = |w: f32| {
-        let step = ((w * inverse).max(low).min(high) + ROUND) - ROUND;
-        let d = w - step * scale;
+        let steps = w * inverse;
+        let d = steps - ((steps.max(low).min(high) + ROUND) - ROUND);
         d * d
     };
     let mut total = 0.0;
@@ -145,7 +210,7 @@ fn squares(weights: &[f32], scale: f32, dtype: DType) -> f64 {
         }
         total += lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
     }
-    total
+    total * f64::from(scale).powi(2)
 }
 
 #[cfg(test)]
@@ -206,6 +271,24 @@ mod tests {
         assert!(of(DType::Int4, Some(32)) < 0.85 * cut);
         assert!(of(DType::Int8, None) <= plain(DType::Int8, 127.0));
         assert!(of(DType::Int16, None) <= plain(DType::Int16, 32_767.0) * 1.000_1);
+    }
+
+    #[test]
+    fn candidates_that_are_not_looked_at_would_not_have_won() {
+        let even = normal(2880);
+        let tailed: Vec<f32> = even.iter().map(|w| w * w * w).collect();
+        let sparse: Vec<f32> = even.iter().enumerate().map(|(k, w)| if k % 3 == 0 { *w } else { 0.0 }).collect();
+        let one: Vec<f32> = even.iter().enumerate().map(|(k, w)| if k == 7 { 12.0 } else { *w }).collect();
+        for (weights, dtype) in
+            [&even, &tailed, &sparse, &one].into_iter().flat_map(|w| CUTS.iter().map(move |c| (w, c.0)))
+        {
+            let (_, step, count) = CUTS.iter().find(|row| row.0 == dtype).expect("a row");
+            let of = |scale| error(Level::new(), weights, scale, dtype);
+            let whole = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs())) / ends(dtype).1;
+            let best = (0..*count).map(|k| of(whole * (1.0 - step * f32::from(k)))).fold(f64::INFINITY, f64::min);
+            let found = of(scale(weights, dtype, true).expect("finite"));
+            assert!(found <= 1.01 * best, "{dtype}: {found} for {best}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use edge_spec::{
     Component, Fold, Lowering, MANIFEST_FILE, Manifest, Precision, PrecisionRule, Quantization, SchedulerFit, Scheme,
     Target, sha256,
 };
+use rayon::prelude::*;
 
 use super::calibrate::{SharedInputs, unshare};
 use super::copies::{self, directory};
@@ -78,8 +79,10 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
     }
     let (scheme, precision, rules) = plan::asked(args, &target)?;
     let chosen = chosen(&args.model, &args.component, manifest)?;
-    let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
-    plan::check(&rules, &graphs)?;
+    if !rules.is_empty() {
+        let graphs = chosen.iter().map(|name| model.graph(name)).collect::<Result<Vec<_>>>()?;
+        plan::check(&rules, &graphs)?;
+    }
     let mut settings = Settings::of(scheme, &precision, manifest.opset);
     settings.rules.extend(rules.iter().cloned());
     let repairs = Repairs::new(args, scheme)?;
@@ -259,9 +262,10 @@ impl Job<'_> {
                 continue;
             }
             let mut shared = self.repairs.weights(self.inputs.as_ref(), directory(&parts[0]));
+            let graphs =
+                parts.par_iter().map(|component| self.model.graph(&component.name)).collect::<Result<Vec<_>>>()?;
             let mut done = Vec::new();
-            for component in parts {
-                let graph = self.model.graph(&component.name)?;
+            for (component, graph) in parts.iter().zip(graphs) {
                 done.push(self.treat(&component.name, graph, &self.fits, &mut shared)?);
             }
             let dir = folder.join(directory(&parts[0]));
