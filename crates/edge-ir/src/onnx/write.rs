@@ -7,6 +7,7 @@ use std::path::Path;
 
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use rayon::prelude::*;
 
 use super::encode::{Place, encode};
 use super::proto::{ModelProto, TensorProto};
@@ -103,10 +104,10 @@ pub fn write_all(graphs: &[(&str, &Checked<Graph>)], dir: &Path, options: WriteO
         let found = weights::copy(&weights, &dir.join(DATA_FILE), &places, size)?;
         (places, WeightMode::Copy, found)
     };
-    for ((name, graph), version) in graphs.iter().zip(versions) {
+    graphs.par_iter().zip(versions).try_for_each(|((name, graph), version)| {
         let (path, bytes) = (dir.join(name), encode_with(graph, options.opset, version, &places));
-        std::fs::write(&path, bytes).map_err(Error::io("write", &path))?;
-    }
+        std::fs::write(&path, bytes).map_err(Error::io("write", &path))
+    })?;
     Ok(Written { weights: mode, non_finite })
 }
 

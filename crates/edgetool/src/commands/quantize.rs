@@ -274,10 +274,13 @@ impl Job<'_> {
             let files: Vec<_> = names.iter().copied().zip(done.iter().map(|d| &d.graph)).collect();
             let options = WriteOptions { opset: self.manifest.opset, weights: WeightMode::Copy };
             edge_ir::onnx::write_all(&files, &dir, options)?;
-            for (component, done) in parts.iter().zip(&done) {
+            let hash = |component: &Component| {
                 let path = folder.join(&component.file);
                 let read = || format!("cannot read `{}`", path.display());
-                let hash = sha256(File::open(&path).with_context(read)?).with_context(read)?;
+                sha256(File::open(&path).with_context(read)?).with_context(read)
+            };
+            let hashes = parts.par_iter().map(hash).collect::<Result<Vec<_>>>()?;
+            for ((component, done), hash) in parts.iter().zip(&done).zip(hashes) {
                 components.push(layout::component(&component.name, component.file.clone(), hash, &done.graph));
                 self.encodings(folder, component, &done.encodings)?;
                 lines.extend(self.line(component, done));
