@@ -33,9 +33,8 @@ const PATIENCE: u8 = 3;
 /// Neighbouring weights whose greatest magnitude is kept, to find those beyond a range.
 const PART: usize = 64;
 
-/// Sums of squared errors of `n` weights with two sizes of steps differ by chance by up to this, over the root of `n`:
-/// twice the standard deviation where errors are spread evenly over a step.
-const CHANCE: f64 = 2.5;
+/// What the sums of squared errors of two sizes of steps differ by chance: the standard deviation, for one weight.
+const CHANCE: f64 = 1.265;
 
 /// The encoding of a `float32` weight, whose largest numbers may be `cut`; `None` if it has numbers that are not finite,
 /// or the scheme does not fit it.
@@ -89,22 +88,22 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
     let Some((_, step, count)) = CUTS.iter().find(|row| row.0 == dtype).filter(|_| cut && greatest > 0.0) else {
         return Some(whole);
     };
-    // What steps of another size cost is known but for chance, which is this share of it: most candidates need no look
-    // at all weights.
-    let uncut = error(level, weights, whole, dtype);
-    let chance = CHANCE / f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX)).sqrt();
-    let mut best = (whole, uncut);
+    // Finer steps gain no more than where errors are spread evenly over a step, but for chance.
+    let number = f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX));
+    let even = number * f64::from(whole).powi(2) / 12.0;
+    let gain = |share: f32| even * (1.0 - f64::from(share).powi(2) + CHANCE / number.sqrt());
+    let mut best = (whole, None);
     let mut worse = 0;
     for share in (1..*count).map(|k| 1.0 - step * f32::from(k)) {
         let scale = whole * share;
-        let steps = uncut * f64::from(share * share) * (1.0 - chance);
-        let hopeless = steps + beyond(level, weights, &greatest_of, -low * scale) > best.1;
-        let error = if hopeless { f64::INFINITY } else { error(level, weights, scale, dtype) };
-        if error < best.1 {
-            best = (scale, error);
-            worse = 0;
-        } else {
-            worse += 1;
+        worse += 1;
+        if beyond(level, weights, &greatest_of, -low * scale) < gain(share) {
+            let so_far = best.1.get_or_insert_with(|| error(level, weights, whole, dtype));
+            let error = error(level, weights, scale, dtype);
+            if error < *so_far {
+                best = (scale, Some(error));
+                worse = 0;
+            }
         }
         // What a cut costs grows faster than what finer steps gain.
         if worse == PATIENCE {
