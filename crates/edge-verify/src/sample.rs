@@ -7,7 +7,7 @@ use crate::metrics::{MOST_DB, rounded};
 use crate::profile::Measure;
 
 /// Elements that are kept of a tensor; smaller ones are kept whole.
-const MOST: usize = 1 << 14;
+const MOST: usize = 1 << 12;
 /// Bars of a histogram.
 const BARS: usize = 48;
 
