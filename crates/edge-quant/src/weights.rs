@@ -33,6 +33,13 @@ const PATIENCE: u8 = 3;
 /// Neighbouring weights whose greatest magnitude is kept, to find those beyond a range.
 const PART: usize = 64;
 
+/// From so many weights on, those of 8 bits within a range are not looked at for each candidate: what rounding costs them
+/// goes with the square of the scale, but for chance, and a [`SAMPLE`] says how much it is.
+const MANY: usize = 4096;
+
+/// Weights of a sample, at least.
+const SAMPLE: usize = 1024;
+
 /// What the sums of squared errors of two sizes of steps differ by chance: the standard deviation, for one weight.
 const CHANCE: f64 = 1.265;
 
@@ -54,13 +61,14 @@ pub(crate) fn encode(data: &Data, ty: &TensorType, scheme: WeightScheme, cut: bo
     let per = (TOGETHER / depth.max(1)).max(1);
     let some = |first: usize| {
         let range = first..channels.min(first + per);
-        let numbers = rows.slice(&[channels, depth], 0, range.clone(), 4)?.to_f32s();
         let scales = |channel: &[f32]| {
             let parts = channel.chunks(scheme.block.unwrap_or(depth).max(1));
             parts.map(|part| scale(part, scheme.dtype, cut)).collect::<Option<Vec<f32>>>()
         };
-        let fits = numbers.len() == range.len() * depth;
-        fits.then(|| numbers.chunks(depth.max(1)).map(scales).collect::<Option<Vec<_>>>()).flatten()
+        rows.slice(&[channels, depth], 0, range.clone(), 4)?.look(|numbers| {
+            let fits = numbers.len() == range.len() * depth;
+            fits.then(|| numbers.chunks(depth.max(1)).map(scales).collect::<Option<Vec<_>>>()).flatten()
+        })
     };
     let firsts: Vec<usize> = (0..channels).step_by(per).collect();
     let scales = firsts.into_par_iter().map(some).collect::<Option<Vec<_>>>()?.concat();
@@ -92,14 +100,20 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
     let number = f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX));
     let even = number * f64::from(whole).powi(2) / 12.0;
     let gain = |share: f32| even * (1.0 - f64::from(share).powi(2) + CHANCE / number.sqrt());
+    let known = (dtype == DType::Int8 && weights.len() >= MANY).then(|| of_sample(level, weights, whole, dtype));
+    let error_of = |share: f32, cut: f64| match known {
+        Some(rounding) => rounding * f64::from(share).powi(2) + cut,
+        None => error(level, weights, whole * share, dtype),
+    };
     let mut best = (whole, None);
     let mut worse = 0;
     for share in (1..*count).map(|k| 1.0 - step * f32::from(k)) {
         let scale = whole * share;
         worse += 1;
-        if beyond(level, weights, &greatest_of, -low * scale) < gain(share) {
-            let so_far = best.1.get_or_insert_with(|| error(level, weights, whole, dtype));
-            let error = error(level, weights, scale, dtype);
+        let cut = beyond(level, weights, &greatest_of, -low * scale);
+        if cut < gain(share) {
+            let so_far = best.1.get_or_insert_with(|| error_of(1.0, 0.0));
+            let error = error_of(share, cut);
             if error < *so_far {
                 best = (scale, Some(error));
                 worse = 0;
@@ -111,6 +125,14 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
         }
     }
     Some(best.0)
+}
+
+/// [`error`], as the parts of a sample have it.
+fn of_sample(level: Level, weights: &[f32], scale: f32, dtype: DType) -> f64 {
+    let number = |weights: &[f32]| f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX));
+    let parts = || weights.chunks(PART).step_by((weights.len() / SAMPLE).max(1));
+    let seen: f64 = parts().map(number).sum();
+    number(weights) / seen * parts().map(|part| error(level, part, scale, dtype)).sum::<f64>()
 }
 
 /// The least and the greatest integer.
@@ -272,21 +294,43 @@ mod tests {
         assert!(of(DType::Int16, None) <= plain(DType::Int16, 32_767.0) * 1.000_1);
     }
 
+    /// The least error of all candidates, and that of the scale that is chosen.
+    fn best_and_found(weights: &[f32], dtype: DType) -> (f64, f64) {
+        let (_, step, count) = CUTS.iter().find(|row| row.0 == dtype).expect("a row");
+        let of = |scale| error(Level::new(), weights, scale, dtype);
+        let whole = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs())) / ends(dtype).1;
+        let best = (0..*count).map(|k| of(whole * (1.0 - step * f32::from(k)))).fold(f64::INFINITY, f64::min);
+        (best, of(scale(weights, dtype, true).expect("finite")))
+    }
+
+    /// Weights that are spread in four ways.
+    fn spreads(count: usize) -> [Vec<f32>; 4] {
+        let even = normal(count);
+        let of = |f: fn(usize, f32) -> f32| even.iter().enumerate().map(|(k, w)| f(k, *w)).collect();
+        [
+            of(|_, w| w),
+            of(|_, w| w * w * w),
+            of(|k, w| if k % 3 == 0 { w } else { 0.0 }),
+            of(|k, w| if k == 7 { 12.0 } else { w }),
+        ]
+    }
+
     #[test]
     fn candidates_that_are_not_looked_at_would_not_have_won() {
-        let even = normal(2880);
-        let tailed: Vec<f32> = even.iter().map(|w| w * w * w).collect();
-        let sparse: Vec<f32> = even.iter().enumerate().map(|(k, w)| if k % 3 == 0 { *w } else { 0.0 }).collect();
-        let one: Vec<f32> = even.iter().enumerate().map(|(k, w)| if k == 7 { 12.0 } else { *w }).collect();
-        for (weights, dtype) in
-            [&even, &tailed, &sparse, &one].into_iter().flat_map(|w| CUTS.iter().map(move |c| (w, c.0)))
-        {
-            let (_, step, count) = CUTS.iter().find(|row| row.0 == dtype).expect("a row");
-            let of = |scale| error(Level::new(), weights, scale, dtype);
-            let whole = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs())) / ends(dtype).1;
-            let best = (0..*count).map(|k| of(whole * (1.0 - step * f32::from(k)))).fold(f64::INFINITY, f64::min);
-            let found = of(scale(weights, dtype, true).expect("finite"));
-            assert!(found <= 1.01 * best, "{dtype}: {found} for {best}");
+        for weights in spreads(2880) {
+            for (dtype, ..) in CUTS {
+                let (best, found) = best_and_found(&weights, *dtype);
+                assert!(found <= 1.01 * best, "{dtype}: {found} for {best}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_sample_says_of_many_weights_is_right_but_for_chance() {
+        for weights in spreads(2 * MANY) {
+            let rounded = f64::from(u32::try_from(weights.iter().filter(|w| **w != 0.0).count()).expect("few"));
+            let (best, found) = best_and_found(&weights, DType::Int8);
+            assert!(found <= (1.0 + 3.0 * CHANCE / rounded.sqrt()) * best, "{found} for {best}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod cast;
 mod file;
+mod numbers;
 mod quantize;
 mod transform;
 
@@ -109,30 +110,6 @@ impl Data {
                 Cow::Owned(out)
             }
         }
-    }
-
-    /// The bytes as `int64` numbers, for constants such as shapes and axes.
-    pub fn to_i64s(&self) -> Vec<i64> {
-        let bytes = self.bytes();
-        let (numbers, _) = bytes.as_chunks::<8>();
-        numbers.iter().map(|b| i64::from_le_bytes(*b)).collect()
-    }
-
-    /// The bytes as `float32` numbers. A file is read through its handle: its pages stay out of this process's memory.
-    pub fn to_f32s(&self) -> Vec<f32> {
-        let convert = |bytes: &[u8], numbers: &mut Vec<f32>| {
-            numbers.extend(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
-        };
-        let mut numbers = Vec::with_capacity(usize::try_from(self.len() / 4).unwrap_or_default());
-        let read = self.stream(&mut |chunk| {
-            convert(chunk, &mut numbers);
-            Ok(())
-        });
-        if read.is_err() {
-            numbers.clear();
-            convert(&self.bytes(), &mut numbers);
-        }
-        numbers
     }
 
     /// Whether the two are the same bytes: of the same place in a file, or equal in memory. False may also mean that it

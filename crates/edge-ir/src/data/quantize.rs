@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::numbers::f32s;
 use super::{CHUNK, Data, Source, transform};
 use crate::encoding::{Encoding, limits, pack, unpack};
 use crate::{DType, Error};
 
-/// Bytes of a chunk that are quantized at a time: few enough to stay in the processor's cache.
-const PART: usize = 1 << 16;
+/// Numbers that are quantized at a time, which are even: few enough to stay in the processor's cache.
+const PART: usize = 1 << 14;
 
 /// An encoding, and the shape of the tensor that has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,19 +69,23 @@ impl Coder {
     ) -> Result<(), Error> {
         let (first, count) = self.within(start, len);
         let mut at = transform::range(first, 0).start;
-        // A view may hand on a part with an odd number of elements, whose last has no partner yet.
-        let (mut numbers, mut q, mut out) = (Vec::new(), Vec::new(), Vec::new());
         let end = at + transform::range(0, count).end;
+        let (mut q, mut out) = (Vec::new(), Vec::new());
+        // A view may hand on a part with an odd number of elements, whose last has no partner yet.
+        let mut left: Option<f32> = None;
         inner.stream_range(4 * first, 4 * count, &mut |chunk| {
             out.clear();
-            for part in chunk.chunks(PART) {
-                numbers.extend(part.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
-                let whole = if at + numbers.len() < end { numbers.len() & !1 } else { numbers.len() };
+            let numbers = match (f32s(chunk), left.take()) {
+                (numbers, None) => numbers,
+                (numbers, Some(left)) => [&[left][..], &numbers].concat().into(),
+            };
+            for part in numbers.chunks(PART) {
+                let whole = if at + part.len() < end { part.len() & !1 } else { part.len() };
                 q.resize(whole, 0);
-                self.encoding.quantize(&self.shape, at, &numbers[..whole], &mut q);
+                self.encoding.quantize(&self.shape, at, &part[..whole], &mut q);
                 pack(&q, self.encoding.dtype, &mut out);
                 at += whole;
-                numbers.drain(..whole);
+                left = part.get(whole).copied();
             }
             sink(&out)
         })

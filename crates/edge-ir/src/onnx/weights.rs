@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -14,6 +17,9 @@ use crate::{DType, Data, Error, Graph, Value};
 
 /// Tensors start at a multiple of this in `model.onnx_data`, so that any runtime can map them.
 const ALIGN: u64 = 64;
+
+/// Bytes that go to the disk together.
+const TOGETHER: u64 = 16 << 20;
 
 /// Whether a constant is a weight that has a place outside of the model file.
 pub(super) fn is_outside(data: &Data) -> bool {
@@ -57,7 +63,8 @@ pub(super) fn lay_out(weights: &[Weight<'_>], file_name: &str) -> (BTreeMap<Stri
     (places, end)
 }
 
-/// Streams all weights to their places, in parallel.
+/// Streams all weights to their places, in parallel. Integers that are computed go on to the disk
+/// meanwhile: the processor is busy with them, and the disk is not.
 pub(super) fn copy(
     weights: &[Weight<'_>],
     path: &Path,
@@ -72,15 +79,41 @@ pub(super) fn copy(
     };
     let mut taken = BTreeSet::new();
     let first: Vec<Weight<'_>> = weights.iter().copied().filter(|(v, _)| taken.insert(offset(v))).collect();
-    each_weight(&first, |value, data, scan| {
-        let Some(mut at) = offset(value) else { return Ok(()) };
-        data.stream(&mut |chunk| {
-            scan.look(chunk);
-            file.write_all_at(chunk, at).map_err(Error::io("write", path))?;
-            at += chunk.len() as u64;
+    let (done, written) = mpsc::channel();
+    let on_disk = &file;
+    thread::scope(|scope| {
+        let to_disk = scope.spawn(move || send_to_disk(on_disk, &written));
+        let found = each_weight(&first, |value, data, scan| {
+            let Some(mut at) = offset(value) else { return Ok(()) };
+            data.stream(&mut |chunk| {
+                scan.look(chunk);
+                file.write_all_at(chunk, at).map_err(Error::io("write", path))?;
+                at += chunk.len() as u64;
+                Ok(())
+            })?;
+            if !value.ty.dtype.is_float() && data.location().is_none() {
+                // Nobody listens where the disk has refused, which is what is told then.
+                let _ = done.send(data.len());
+            }
             Ok(())
-        })
+        });
+        drop(done);
+        to_disk.join().unwrap_or(Ok(())).map_err(Error::io("write", path))?;
+        found
     })
+}
+
+/// Has the system write to the disk what is in the file, again and again after so many more bytes were `written`.
+fn send_to_disk(file: &File, written: &Receiver<u64>) -> io::Result<()> {
+    let mut waiting = 0;
+    for bytes in written {
+        waiting += bytes;
+        if waiting >= TOGETHER {
+            file.sync_data()?;
+            waiting = 0;
+        }
+    }
+    Ok(())
 }
 
 /// Links every file that holds weights into `dir` under its own name and returns the weights' places in them; `None`
