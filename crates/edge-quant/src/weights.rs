@@ -40,6 +40,9 @@ const MANY: usize = 4096;
 /// Weights of a sample, at least.
 const SAMPLE: usize = 1024;
 
+/// Sums that run side by side, in the lanes of vectors.
+const LANES: usize = 16;
+
 /// What the sums of squared errors of two sizes of steps differ by chance: the standard deviation, for one weight.
 const CHANCE: f64 = 1.265;
 
@@ -161,19 +164,27 @@ fn beyond(level: Level, weights: &[f32], greatest_of: &[f32], end: f32) -> f64 {
 /// The sum of squares of what magnitudes of a part of weights have above `end`.
 #[inline(always)]
 fn above(part: &[f32], end: f32) -> f32 {
-    const LANES: usize = 16;
     let square = |w: f32| {
         let more = (w.abs() - end).max(0.0);
         more * more
     };
+    lanes(part, square).iter().sum()
+}
+
+/// The sums of what `of` makes of weights, each in the lane of its place.
+#[inline(always)]
+fn lanes(weights: &[f32], of: impl Fn(f32) -> f32) -> [f32; LANES] {
     let mut lanes = [0.0_f32; LANES];
-    let (whole, rest) = part.as_chunks::<LANES>();
+    let (whole, rest) = weights.as_chunks::<LANES>();
     for w in whole {
         for (lane, w) in lanes.iter_mut().zip(w) {
-            *lane += square(*w);
+            *lane += of(*w);
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().map(|w| square(*w)).sum::<f32>()
+    for (lane, w) in lanes.iter_mut().zip(rest) {
+        *lane += of(*w);
+    }
+    lanes
 }
 
 /// The greatest magnitude of each part of [`PART`] weights; not finite if one is not.
@@ -206,7 +217,6 @@ fn error(level: Level, weights: &[f32], scale: f32, dtype: DType) -> f64 {
 /// [`error`], with the instructions of the function that it becomes a part of.
 #[inline(always)]
 fn squares(weights: &[f32], scale: f32, dtype: DType) -> f64 {
-    const LANES: usize = 16;
     const ROUND: f32 = 12_582_912.0;
     let (low, high) = ends(dtype);
     // Off by a rounding from the quotient that decides what is stored, which is nothing to a mean.
@@ -216,21 +226,9 @@ fn squares(weights: &[f32], scale: f32, dtype: DType) -> f64 {
         let d = steps - ((steps.max(low).min(high) + ROUND) - ROUND);
         d * d
     };
-    let mut total = 0.0;
     // Partial sums stay short, so that float32 holds them.
-    for part in weights.chunks(64 * LANES) {
-        let mut lanes = [0.0_f32; LANES];
-        let (whole, rest) = part.as_chunks::<LANES>();
-        for w in whole {
-            for (lane, w) in lanes.iter_mut().zip(w) {
-                *lane += square(*w);
-            }
-        }
-        for (lane, w) in lanes.iter_mut().zip(rest) {
-            *lane += square(*w);
-        }
-        total += lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
-    }
+    let parts = weights.chunks(64 * LANES).map(|part| lanes(part, square).iter().map(|v| f64::from(*v)).sum::<f64>());
+    let total: f64 = parts.sum();
     total * f64::from(scale).powi(2)
 }
 
