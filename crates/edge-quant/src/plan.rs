@@ -4,10 +4,10 @@
 //! makes a tensor and what reads it want different integers, the reader's are made from the maker's by a conversion in
 //! between.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use edge_ir::{DType, Encoding, Graph, Node, ValueId};
+use rayon::prelude::*;
 
 use crate::joins::{self, Apart, joined};
 use crate::masks::masks;
@@ -15,7 +15,7 @@ use crate::rules::{Operand, Rule};
 use crate::{Error, Range, Settings};
 
 /// Says what values a tensor takes, by its name, for integers of a type.
-pub type Ranges<'a> = &'a dyn Fn(&str, DType) -> Option<Range>;
+pub type Ranges<'a> = &'a (dyn Fn(&str, DType) -> Option<Range> + Sync);
 
 /// What is done to a graph.
 pub(crate) struct Plan {
@@ -34,17 +34,15 @@ impl Plan {
     /// If nothing says what values a tensor takes.
     pub(crate) fn new(graph: &Graph, settings: &Settings, ranges: Ranges<'_>) -> Result<Self, Error> {
         let mut types: Vec<Option<DType>> = graph.nodes.iter().map(|n| activations(graph, n, settings)).collect();
-        let known = RefCell::new(BTreeMap::new());
-        let ranges: Ranges<'_> = &|name, ty| {
-            let key = (name.to_owned(), ty.name());
-            let there = known.borrow().get(&key).copied();
-            there.unwrap_or_else(|| *known.borrow_mut().entry(key).or_insert(ranges(name, ty)))
-        };
         let joined = joined(graph);
         let mut apart = joined.clone();
+        let sets_of_all = sets(graph, &types, &joined);
+        let chosen_of_all = types_of_sets(graph, &types, &sets_of_all);
+        let known = made(graph, (&types, &sets_of_all), &chosen_of_all, ranges);
+        let ranges: Ranges<'_> =
+            &|name, ty| known.get(&(name.to_owned(), ty)).copied().unwrap_or_else(|| ranges(name, ty));
         if !joined.is_empty() {
-            let sets = sets(graph, &types, &joined);
-            let chosen = types_of_sets(graph, &types, &sets);
+            let (sets, chosen) = (sets_of_all, chosen_of_all);
             let values = ranges_of_sets(graph, (&types, &sets), &chosen, ranges)?;
             apart = joins::apart(graph, &joined, &sets, &values);
         }
@@ -146,6 +144,27 @@ fn given(graph: &Graph, node: &Node) -> Option<Range> {
     })
 }
 
+/// The ranges of what a graph reads and its operators make, for integers of the types of their sets: those that are asked
+/// for, but for few. One may take long to find, so several are looked for at once.
+fn made(
+    graph: &Graph,
+    (types, sets): (&[Option<DType>], &[usize]),
+    chosen: &BTreeMap<usize, DType>,
+    ranges: Ranges<'_>,
+) -> BTreeMap<(String, DType), Option<Range>> {
+    let free = graph.nodes.iter().zip(types).filter(|(n, ty)| makes(n, **ty) && given(graph, n).is_none());
+    let tensors = free.flat_map(|(node, _)| &node.outputs).chain(&graph.inputs);
+    let asked: Vec<(&str, DType)> = tensors
+        .filter_map(|id| Some((graph.value(*id).name.as_str(), *chosen.get(&sets[graph.index_of(*id)])?)))
+        .collect();
+    asked.into_par_iter().map(|(name, ty)| ((name.to_owned(), ty), ranges(name, ty))).collect()
+}
+
+/// Whether a node makes a tensor of its own: a move does so in float.
+fn makes(node: &Node, ty: Option<DType>) -> bool {
+    !is_move(node) || ty.is_none()
+}
+
 /// The range of each set: of all that its tensors take where they are made.
 fn ranges_of_sets(
     graph: &Graph,
@@ -172,8 +191,7 @@ fn ranges_of_sets(
             add(id, &|_| Range::of(&data.to_f32s()))?;
         }
     }
-    // A move in float makes a tensor of its own.
-    let makers = graph.nodes.iter().zip(types).filter(|(n, ty)| !is_move(n) || ty.is_none());
+    let makers = graph.nodes.iter().zip(types).filter(|(n, ty)| makes(n, **ty));
     for (node, _) in makers {
         let gives = given(graph, node);
         for id in &node.outputs {

@@ -3,6 +3,8 @@
 //! Where it pays, a scale is smaller than the greatest weight asks for: the few weights that are cut then cost less than
 //! the finer steps of the others gain. The error that decides is the mean square.
 
+#![expect(clippy::inline_always, reason = "vector code must be inlined where its instructions are enabled")]
+
 use edge_ir::encoding::limits;
 use edge_ir::{DType, Data, Encoding, Granularity, TensorType};
 use fearless_simd::{Level, Simd, dispatch};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edge_ir::encoding::{pack, unpack};
 use edge_ir::{Checked, DType, Data, Executor, Graph, Ports, Tensor, TensorType, ValueId};
+use rayon::prelude::*;
 use tract_onnx::prelude::Tensor as Value;
 use tract_onnx::prelude::tract_itertools::Itertools;
 use tract_onnx::prelude::{
@@ -206,8 +207,10 @@ fn plan(graph: Checked<Graph>, shown: Option<&Shown>) -> TractResult<Arc<TypedRu
         ops::observe::attach(&mut model, shown);
     }
     let sources = model.inputs.split_off(real_inputs);
-    for (outlet, (ty, data)) in sources.into_iter().zip_eq(weights) {
-        let value = Arc::new(to_value(&ty, &data)?);
+    // Most of the time goes to the system, which gives memory page by page: it does so for several threads at once.
+    let values = weights.par_iter().map(|(ty, data)| to_value(ty, data)).collect::<TractResult<Vec<_>>>()?;
+    for (outlet, value) in sources.into_iter().zip_eq(values) {
+        let value = Arc::new(value);
         let node = &mut model.nodes[outlet.node];
         node.outputs[0].fact = InferenceFact::try_from(&value)?;
         node.op = Box::new(Const::new(value)?);

@@ -138,20 +138,20 @@ pub struct GraphStatistics {
     pub same: BTreeMap<String, String>,
 }
 
+impl GraphStatistics {
+    /// Of a graph whose tensors were not seen yet.
+    ///
+    /// # Errors
+    /// If its weights cannot be read.
+    pub fn of(graph: &Checked<Graph>) -> Result<Self, CalibrationError> {
+        Ok(Self { sha256: fingerprint(graph)?, same: taps(graph).same, ..Self::default() })
+    }
+}
+
 impl Statistics {
     /// Nothing seen yet.
     pub fn new(run: Run) -> Self {
         Self { run, graphs: BTreeMap::new() }
-    }
-
-    /// Makes a component known before its tensors are seen.
-    ///
-    /// # Errors
-    /// If its weights cannot be read.
-    pub fn add_graph(&mut self, component: &str, graph: &Checked<Graph>) -> Result<(), CalibrationError> {
-        let known = GraphStatistics { sha256: fingerprint(graph)?, same: taps(graph).same, ..Default::default() };
-        self.graphs.entry(component.to_owned()).or_insert(known);
-        Ok(())
     }
 
     /// Looks at a tensor's values.
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_moved_tensor_has_the_range_of_its_source() {
         let mut statistics = Statistics::new(run());
-        statistics.add_graph("unet", &graph(2.0)).unwrap();
+        statistics.graphs.insert("unet".into(), GraphStatistics::of(&graph(2.0)).unwrap());
         statistics.observe("unet", "scale", &[2.0, -1.0]).unwrap();
         let grid = Grid { levels: 256, symmetric: false };
         let range = Some(Range { min: -1.0, max: 2.0 });
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn another_model_is_refused() {
         let mut statistics = Statistics::new(run());
-        statistics.add_graph("unet", &graph(2.0)).unwrap();
+        statistics.graphs.insert("unet".into(), GraphStatistics::of(&graph(2.0)).unwrap());
         assert!(statistics.check_graph("unet", &graph(2.0)).is_ok());
         let other = statistics.check_graph("unet", &graph(2.5)).unwrap_err().to_string();
         assert!(other.starts_with("the statistics are of another `unet`: its SHA-256 is "), "{other}");

@@ -4,7 +4,6 @@
 use edge_ir::{Checked, Data, Graph, TensorType, Value, ValueId};
 use rayon::prelude::*;
 
-use crate::inputs::Moments;
 use crate::insert::fold_casts;
 use crate::layers::{Layer, layers};
 use crate::{Error, Inputs, Settings, SharedWeights};
@@ -24,14 +23,19 @@ pub fn correct_biases(
     shared: &mut SharedWeights<'_>,
 ) -> Result<(Checked<Graph>, usize), Error> {
     let mut graph = fold_casts(graph);
-    let mut count = 0;
+    let mut rounded = Vec::new();
     for layer in layers(&graph) {
         let tensor = &graph.value(layer.input).name;
         let Some(moments) = inputs.moments(&graph.name, tensor, &layer.patches) else { continue };
         let Some(place) = Place::of(&graph, &layer) else { continue };
-        let Some(lost) = lost(&graph, &layer, settings, moments, shared)? else { continue };
+        let Some(weight) = Rounded::of(&graph, &layer, settings, shared)? else { continue };
+        rounded.push((place, layer, weight, moments));
+    }
+    let lost: Vec<Vec<f64>> =
+        rounded.par_iter().map(|(_, layer, weight, moments)| weight.lost(layer, &moments.means())).collect();
+    let count = rounded.len();
+    for ((place, layer, ..), lost) in rounded.into_iter().zip(lost) {
         place.add(&mut graph, &layer, &lost);
-        count += 1;
     }
     graph.prune();
     Ok((graph.check()?, count))
@@ -99,41 +103,54 @@ impl Place {
     }
 }
 
-/// What the mean of each output loses; `None` if the weight stays in float.
-fn lost(
-    graph: &Graph,
-    layer: &Layer,
-    settings: &Settings,
-    moments: &Moments,
-    shared: &mut SharedWeights<'_>,
-) -> Result<Option<Vec<f64>>, Error> {
-    let Value { name, ty, data } = graph.value(layer.weight);
-    let scheme = settings.weight_of(&graph.nodes[layer.node], &ty.shape, layer.axis);
-    let (Some(scheme), Some(data)) = (scheme, data) else { return Ok(None) };
-    let not_finite = || Error::NotFinite { component: graph.name.clone(), tensor: name.clone() };
-    let found = shared.encode(name, data, ty, scheme, None).ok_or_else(not_finite)?;
-    let back = found.integers.dequantize(&ty.shape, found.encoding).ok_or_else(not_finite)?;
-    let (old, new, means) = (data.to_f32s(), back.to_f32s(), moments.means());
-    let outputs = ty.shape[layer.axis];
-    let columns = old.len() / outputs.max(1);
-    let each = outputs / layer.patches.groups();
-    let mut lost = vec![0.0; outputs];
-    lost.par_chunks_mut(TOGETHER).enumerate().for_each(|(index, lost)| {
-        let first = index * TOGETHER;
-        // Where weights lie output by output, and where they lie input by input.
-        if layer.axis == 0 {
-            for (output, lost) in (first..).zip(lost) {
-                let weights = old[output * columns..].iter().zip(&new[output * columns..]);
-                let means = &means[output / each * columns..][..columns];
-                *lost = weights.zip(means).map(|((old, new), mean)| (f64::from(*old) - f64::from(*new)) * mean).sum();
+/// A weight, and the numbers that its integers stand for.
+struct Rounded {
+    outputs: usize,
+    old: Data,
+    new: Data,
+}
+
+impl Rounded {
+    /// `None` if the weight stays in float.
+    fn of(
+        graph: &Graph,
+        layer: &Layer,
+        settings: &Settings,
+        shared: &mut SharedWeights<'_>,
+    ) -> Result<Option<Self>, Error> {
+        let Value { name, ty, data } = graph.value(layer.weight);
+        let scheme = settings.weight_of(&graph.nodes[layer.node], &ty.shape, layer.axis);
+        let (Some(scheme), Some(data)) = (scheme, data) else { return Ok(None) };
+        let not_finite = || Error::NotFinite { component: graph.name.clone(), tensor: name.clone() };
+        let found = shared.encode(name, data, ty, scheme, None).ok_or_else(not_finite)?;
+        let new = found.integers.dequantize(&ty.shape, found.encoding).ok_or_else(not_finite)?;
+        Ok(Some(Self { outputs: ty.shape[layer.axis], old: data.clone(), new }))
+    }
+
+    /// What the mean of each output loses, for inputs with these means.
+    fn lost(&self, layer: &Layer, means: &[f64]) -> Vec<f64> {
+        let (old, new, outputs) = (self.old.to_f32s(), self.new.to_f32s(), self.outputs);
+        let columns = old.len() / outputs.max(1);
+        let each = outputs / layer.patches.groups();
+        let mut lost = vec![0.0; outputs];
+        lost.par_chunks_mut(TOGETHER).enumerate().for_each(|(index, lost)| {
+            let first = index * TOGETHER;
+            // Where weights lie output by output, and where they lie input by input.
+            if layer.axis == 0 {
+                for (output, lost) in (first..).zip(lost) {
+                    let weights = old[output * columns..].iter().zip(&new[output * columns..]);
+                    let means = &means[output / each * columns..][..columns];
+                    *lost =
+                        weights.zip(means).map(|((old, new), mean)| (f64::from(*old) - f64::from(*new)) * mean).sum();
+                }
+            } else {
+                for (column, mean) in means.iter().enumerate() {
+                    let weights = old[column * outputs + first..].iter().zip(&new[column * outputs + first..]);
+                    let more = weights.map(|(old, new)| (f64::from(*old) - f64::from(*new)) * mean);
+                    lost.iter_mut().zip(more).for_each(|(lost, more)| *lost += more);
+                }
             }
-        } else {
-            for (column, mean) in means.iter().enumerate() {
-                let weights = old[column * outputs + first..].iter().zip(&new[column * outputs + first..]);
-                let more = weights.map(|(old, new)| (f64::from(*old) - f64::from(*new)) * mean);
-                lost.iter_mut().zip(more).for_each(|(lost, more)| *lost += more);
-            }
-        }
-    });
-    Ok(Some(lost))
+        });
+        lost
+    }
 }

@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result};
 use edge_import::Options;
 use edge_ir::{Checked, Executor, Graph, ValueId};
 use edge_quant::Inputs;
-use edge_quant::calibration::{self, CalibrationError, Merger, PromptSet, Run, Shard, Statistics, taps};
+use edge_quant::calibration::{
+    self, CalibrationError, GraphStatistics, Merger, PromptSet, Run, Shard, Statistics, taps,
+};
 use edge_run::tokenizer::Tokenizer;
 use edge_run::{Failure, Guidance, Noise, Observer, Request, Sampler, Session, Trace};
 use edge_spec::Prompt;
@@ -155,7 +159,17 @@ impl Watch<'_> {
             ranged: Mutex::default(),
             inputs: self.inputs.cloned(),
         });
-        Session::load_observed(graph, &observer)
+        let is_known = !self.ranges || lock(&self.statistics).graphs.contains_key(name);
+        thread::scope(|scope| {
+            // One thread hashes the weights while another waits for memory to load them into.
+            let hashed = scope.spawn(|| (!is_known).then(|| GraphStatistics::of(graph)).transpose());
+            let session = Session::load_observed(graph, &observer)?;
+            let known = hashed.join().unwrap_or_else(|panic| resume_unwind(panic));
+            if let Some(known) = known.map_err(|e| edge_run::Error::Observer(Box::new(e)))? {
+                lock(&self.statistics).graphs.insert(name.to_owned(), known);
+            }
+            Ok(session)
+        })
     }
 }
 
@@ -259,11 +273,7 @@ struct Recorder {
 impl Observer for Recorder {
     fn wanted(&self, graph: &Checked<Graph>) -> Result<Vec<ValueId>, Failure> {
         let mut wanted = BTreeSet::new();
-        if let Some(statistics) = &self.statistics {
-            let mut statistics = lock(statistics);
-            if !statistics.graphs.contains_key(&self.component) {
-                statistics.add_graph(&self.component, graph)?;
-            }
+        if self.statistics.is_some() {
             wanted.extend(taps(graph).observed);
             *lock(&self.ranged) = wanted.iter().map(|id| graph.value(*id).name.clone()).collect();
         }
