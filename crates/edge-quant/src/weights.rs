@@ -102,9 +102,8 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
         return Some(whole);
     };
     // Finer steps gain no more than where errors are spread evenly over a step, but for chance.
-    let number = f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX));
-    let even = number * f64::from(whole).powi(2) / 12.0;
-    let gain = |share: f32| even * (1.0 - f64::from(share).powi(2) + CHANCE / number.sqrt());
+    let even = number(weights) * f64::from(whole).powi(2) / 12.0;
+    let gain = |share: f32| even * (1.0 - f64::from(share).powi(2) + CHANCE / number(weights).sqrt());
     let known = (dtype == DType::Int8 && weights.len() >= MANY).then(|| of_sample(level, weights, whole, dtype));
     let error_of = |share: f32, cut: f64| match known {
         Some(rounding) => rounding * f64::from(share).powi(2) + cut,
@@ -134,10 +133,14 @@ fn scale(weights: &[f32], dtype: DType, cut: bool) -> Option<f32> {
 
 /// [`error`], as the parts of a sample have it.
 fn of_sample(level: Level, weights: &[f32], scale: f32, dtype: DType) -> f64 {
-    let number = |weights: &[f32]| f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX));
     let parts = || weights.chunks(PART).step_by((weights.len() / SAMPLE).max(1));
     let seen: f64 = parts().map(number).sum();
     number(weights) / seen * parts().map(|part| error(level, part, scale, dtype)).sum::<f64>()
+}
+
+/// How many weights these are, for calculating.
+fn number(weights: &[f32]) -> f64 {
+    f64::from(u32::try_from(weights.len()).unwrap_or(u32::MAX))
 }
 
 /// The least and the greatest integer.

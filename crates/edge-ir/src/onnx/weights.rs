@@ -63,8 +63,8 @@ pub(super) fn lay_out(weights: &[Weight<'_>], file_name: &str) -> (BTreeMap<Stri
     (places, end)
 }
 
-/// Streams all weights to their places, in parallel. Integers that are computed go on to the disk
-/// meanwhile: the processor is busy with them, and the disk is not.
+/// Streams all weights to their places, in parallel. Integers that are computed go on to the disk meanwhile: the
+/// processor is busy with them, and the disk is not.
 pub(super) fn copy(
     weights: &[Weight<'_>],
     path: &Path,
@@ -82,7 +82,9 @@ pub(super) fn copy(
     let (done, written) = mpsc::channel();
     let on_disk = &file;
     thread::scope(|scope| {
-        let to_disk = scope.spawn(move || send_to_disk(on_disk, &written));
+        let to_disk = thread::Builder::new()
+            .spawn_scoped(scope, move || send_to_disk(on_disk, &written))
+            .map_err(Error::io("write", path))?;
         let found = each_weight(&first, |value, data, scan| {
             let Some(mut at) = offset(value) else { return Ok(()) };
             data.stream(&mut |chunk| {
@@ -98,8 +100,9 @@ pub(super) fn copy(
             Ok(())
         });
         drop(done);
+        let found = found?;
         to_disk.join().unwrap_or(Ok(())).map_err(Error::io("write", path))?;
-        found
+        Ok(found)
     })
 }
 
