@@ -23,7 +23,7 @@ pub struct Precision {
     /// Inputs of a channel that share a scale, of 4-bit weights; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<usize>,
-    /// Whether a precision plan may give layers weights of 16 bits.
+    /// Whether layers between activations of 16 bits may have weights of 16 bits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub weights_16: bool,
     /// Biases.
@@ -59,6 +59,9 @@ pub struct Exception {
     pub fact: String,
     /// The number below which the rule holds.
     pub below: u64,
+    /// In the place of [`Precision::weights_16`], if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_16: Option<bool>,
     /// In the place of [`Precision::matmul_second_16`], if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matmul_second_16: Option<Integer>,
@@ -164,6 +167,7 @@ impl Precision {
         let mut precision = Self { exceptions: Vec::new(), ..self.clone() };
         let value = |fact: &str| device.get(fact).and_then(serde_json::Value::as_u64);
         for exception in self.exceptions.iter().filter(|e| value(&e.fact).is_some_and(|v| v < e.below)) {
+            precision.weights_16 = exception.weights_16.unwrap_or(precision.weights_16);
             precision.matmul_second_16 = exception.matmul_second_16.or(precision.matmul_second_16);
             precision.depthwise_16 = exception.depthwise_16.or(precision.depthwise_16);
             precision.depthwise_scales_16 = exception.depthwise_scales_16.or(precision.depthwise_scales_16);

@@ -329,6 +329,11 @@ impl Target {
         self
     }
 
+    /// Its name, and behind it the device that it is [on](Target::on), as [`Target::find_for_device`] takes them.
+    pub fn full_name(&self) -> String {
+        self.default_device.as_ref().map_or_else(|| self.name.clone(), |device| format!("{}/{device}", self.name))
+    }
+
     /// The names of the built-in targets, in order.
     pub fn names() -> Vec<String> {
         BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect()

@@ -115,7 +115,17 @@ fn plans_that_cannot_be_are_refused() {
     refuses(
         "scheme: w8a8\nrules: [{of: Add, activations: int16}]",
         &[],
-        &["target `qnn` has no activations of int16, which the rule of `Add` asks for: it has uint8, uint16, float"],
+        &[
+            "target `qnn/sm8650` has no activations of int16, which the rule of `Add` asks for: it has uint8, uint16, float",
+        ],
+    );
+    refuses(
+        "scheme: w8a16\nrules: [{of: conv_in, weights: int16}]",
+        &["--target", "qnn/sm8450"],
+        &[
+            "target `qnn/sm8450` has no weights of int16, which the rule of `conv_in` asks for: it has int4, int8, float16, \
+             float",
+        ],
     );
     refuses("scheme: w8a8\nrules: [{off: Add}]", &[], &["`plan.yaml` is not a precision plan", "unknown field `off`"]);
     refuses("scheme: w8a9", &[], &["unknown variant `w8a9`"]);
@@ -194,7 +204,7 @@ fn the_plans_of_the_trained_model_draw_nearer_to_float_than_their_schemes() {
         tensors::read(&sandbox.path("p.safetensors")).remove("denoised").expect("the latent")
     };
     let float = drawn("qnn");
-    for scheme in ["w4a16", "w8a8"] {
+    for scheme in ["w8a16", "w4a16", "w8a8"] {
         let plan = format!("recipes/shapes/plans/{scheme}.yaml");
         let error = |asked: [&str; 2]| {
             let args = ["quantize", "qnn", "--statistics", "statistics", "--ranges", "min-max", "-o", "q", "--force"];

@@ -134,7 +134,8 @@ fn same_rules(manifest: &Manifest, target: &Target, device: Option<&str>) -> Res
     let wide = matches!(done.scheme, Scheme::W8a16 | Scheme::W4a16);
     let Some(rules) = target.clone().on(Some(device.to_owned())).precision.filter(|_| wide) else { return Ok(()) };
     let own = |p: &Precision| {
-        (p.matmul_second_16, p.depthwise_16, p.depthwise_scales_16, p.multiplier_bits_16, p.gains.clone())
+        let weights = (p.weights_16, p.depthwise_16, p.depthwise_scales_16);
+        (weights, p.matmul_second_16, p.multiplier_bits_16, p.gains.clone())
     };
     if own(&rules) == own(&done.precision) {
         return Ok(());

@@ -30,7 +30,7 @@ pub(super) fn asked(args: &Quantize, target: &Target) -> Result<(Scheme, Precisi
     let wide = |of: &String| (of.clone(), Some(WeightType::Int8), None);
     let named = args.fine.iter().map(fine).chain(args.wide.iter().map(wide));
     rules.extend(named.map(|(of, weights, activations)| PrecisionRule { of, weights, activations }));
-    match rules.iter().find_map(|rule| precision.refuses(&target.name, rule)) {
+    match rules.iter().find_map(|rule| precision.refuses(&target.full_name(), rule)) {
         Some(reason) => Err(anyhow::Error::msg(reason)),
         None => Ok((scheme, precision, rules)),
     }

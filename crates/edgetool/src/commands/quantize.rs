@@ -118,7 +118,7 @@ pub(crate) fn quantize(args: &Quantize) -> Result<()> {
         if args.export_float { "repaired" } else { "quantized" },
         args.model.display(),
         args.output.display(),
-        target.default_device.as_ref().map_or(target.name.clone(), |device| format!("{}/{device}", target.name))
+        target.full_name()
     ));
     smoothed.into_iter().chain(lines).for_each(report::say);
     Ok(())

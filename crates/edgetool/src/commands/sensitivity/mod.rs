@@ -119,7 +119,7 @@ impl Types {
     fn new(args: &Sensitivity, scheme: Scheme, precision: &Precision, target: &Target) -> Result<Self> {
         let asked = |weights: Option<WeightType>, activations: Option<ActivationType>| {
             let rule = PrecisionRule { of: "--weights and --activations".into(), weights, activations };
-            precision.refuses(&target.name, &rule).map_or(Ok(()), |reason| Err(anyhow::Error::msg(reason)))
+            precision.refuses(&target.full_name(), &rule).map_or(Ok(()), |reason| Err(anyhow::Error::msg(reason)))
         };
         args.weights.iter().try_for_each(|ty| asked(Some(*ty), None))?;
         args.activations.iter().try_for_each(|ty| asked(None, Some(*ty)))?;
