@@ -38,6 +38,7 @@ ROWS = [
     ("fp16", "fp16", []),
     ("W8", "w8", [SEEN]),
     ("W8A16", "w8a16", [SEEN]),
+    ("W8A16, plan: int16 in `conv_in` and `conv_out`", "plans/w8a16.yaml", [SEEN]),
     ("W4A16", "w4a16", [SEEN]),
     ("W4A16, measured plan", "plans/w4a16.yaml", [SEEN]),
     ("W8A8, ranges by MSE", "w8a8", [SEEN]),

@@ -14,7 +14,7 @@ use crate::rules::{Operand, Rule};
 const FINE_PARTS: &[&str] = &["conv_in", "conv_norm_out", "conv_act", "conv_out", "scheduler"];
 /// The convolutions beside a ResNet block, which carry on what enters it.
 const SHORTCUT: &str = "conv_shortcut";
-/// What has weights of 8 bits where those of others have 4, for the same reason.
+/// What has weights of the next wider type, for the same reason; they are few.
 const WIDE_PARTS: &[&str] = &["conv_in", "conv_out"];
 
 /// Modules that stay in float: angles of several turns, of which the sine is taken.
@@ -65,10 +65,12 @@ impl Settings {
             Scheme::Fp16 => (DType::Float16, None),
         };
         let rule = |of: &&str, weights, activations| PrecisionRule { of: (*of).to_owned(), weights, activations };
+        let wide = |ty| WIDE_PARTS.iter().map(|of| rule(of, Some(ty), None)).collect();
         let rules = match scheme {
             Scheme::W8a8 => FINE_PARTS.iter().map(|of| rule(of, None, Some(precision.activations_16.into()))).collect(),
-            Scheme::W4a16 => WIDE_PARTS.iter().map(|of| rule(of, Some(WeightType::Int8), None)).collect(),
-            _ => Vec::new(),
+            Scheme::W4a16 => wide(WeightType::Int8),
+            Scheme::W8 if precision.schemes.contains(&Scheme::Fp16) => wide(WeightType::Float16),
+            Scheme::W8a16 | Scheme::W8 | Scheme::Fp16 => Vec::new(),
         };
         Self {
             activations,
@@ -253,5 +255,30 @@ mod tests {
         assert_eq!(types(Scheme::W8a8, &[("attn1", ActivationType::Float)]), [None, None, None]);
         assert_eq!(types(Scheme::W8a16, &[]), [wide, wide, wide]);
         assert_eq!(types(Scheme::W8, &[]), [None, None, None]);
+    }
+
+    #[test]
+    fn the_first_and_the_last_convolution_have_weights_of_the_next_wider_type() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::Float32, &[1, 4]);
+        let w = b.floats("w", &[4, 4], &[0.5; 16]);
+        let first = b.node("MatMul", "conv_in", &[x, w], &[]).expect("fits");
+        let between = b.node("MatMul", "mid.conv1", &[first, w], &[]).expect("fits");
+        let last = b.node("MatMul", "conv_out", &[between, w], &[]).expect("fits");
+        b.output("y", last);
+        let graph = b.finish().expect("a graph").into_inner();
+        let types = |target: &str, scheme| {
+            let precision = Target::find(target).expect("built in").precision.expect("some");
+            let settings = Settings::of(scheme, &precision, 21);
+            graph.nodes.iter().map(|node| settings.weights_of(node).expect("a type")).collect::<Vec<_>>()
+        };
+        for (target, scheme, ends, others) in [
+            ("qnn", Scheme::W4a16, DType::Int8, DType::Int4),
+            ("qnn", Scheme::W8, DType::Float16, DType::Int8),
+            ("openvino", Scheme::W8, DType::Float16, DType::Int8),
+            ("qnn", Scheme::W8a16, DType::Int8, DType::Int8),
+        ] {
+            assert_eq!(types(target, scheme), [ends, others, ends], "{target} {scheme}");
+        }
     }
 }

@@ -81,9 +81,12 @@ impl Case {
     }
 
     fn quantized(&self, target: &Target, scheme: Scheme, opset: u32) -> Quantized {
-        let settings = Settings::of(scheme, target.precision.as_ref().unwrap(), opset);
+        self.quantized_by(&Settings::of(scheme, target.precision.as_ref().unwrap(), opset))
+    }
+
+    fn quantized_by(&self, settings: &Settings) -> Quantized {
         let range = |tensor: &str, _: DType| self.ranges.get(tensor).copied();
-        quantize(&self.graph, &settings, &range, &mut SharedWeights::default()).expect("quantized")
+        quantize(&self.graph, settings, &range, &mut SharedWeights::default()).expect("quantized")
     }
 
     /// Signal to noise, in dB.
@@ -136,8 +139,13 @@ fn the_unet_is_quantized_everywhere_and_stays_what_it_was() {
     check_form(&w8a16.graph);
     let sqnr = |scheme| case.sqnr(&quantized(scheme).graph);
     let (w8, w8a16, w8a8, w4a16) = (sqnr(Scheme::W8), case.sqnr(&w8a16.graph), sqnr(Scheme::W8a8), sqnr(Scheme::W4a16));
+    let mut uniform = Settings::of(Scheme::W8, target.precision.as_ref().unwrap(), 21);
+    uniform.rules.clear();
+    let uniform = case.sqnr(&case.quantized_by(&uniform).graph);
     // Activations of 16 bits cost next to nothing; weights of 8 bits alone give what they give.
-    assert!(w8 > 35.0 && w8a16 > w8 - 1.0, "{w8} {w8a16}");
+    assert!(uniform > 35.0 && w8a16 > uniform - 1.0, "{uniform} {w8a16}");
+    // What is lost where all enters and leaves is lost to all.
+    assert!(w8 > uniform + 5.0, "{w8} {uniform}");
     // With 8 bits and nothing clipped, random weights leave little more signal than noise.
     assert!(w8a8 > 0.0 && w8a8 < w8a16 - 10.0, "{w8a8}");
     assert!(w4a16 > 12.0 && w4a16 < w8a16, "{w4a16}");

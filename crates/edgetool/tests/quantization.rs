@@ -102,8 +102,11 @@ fn any_number_of_threads_writes_the_same() {
     assert_same_trees(&sandbox.tree("seen-1"), &sandbox.tree("seen-3"));
     let encodings = fs::read(sandbox.path("1/encodings-1.0.0/unet_step_1.json")).unwrap();
     let encodings: Value = serde_json::from_slice(&encodings).unwrap();
-    let first = &encodings["param_encodings"][0];
-    assert_eq!((&first["name"], &first["enc_type"]), (&"conv_in_weight".into(), &"PER_CHANNEL".into()));
+    let parameters = encodings["param_encodings"].as_array().unwrap();
+    let of = |name: &str| parameters.iter().find(|encoding| encoding["name"] == name).expect("an encoding");
+    let inner = of("down_blocks_0_resnets_0_conv1_weight");
+    assert_eq!((&inner["dtype"], &inner["bw"], &inner["enc_type"]), (&"INT".into(), &8.into(), &"PER_CHANNEL".into()));
+    assert_eq!(of("conv_in_weight")["dtype"], "FLOAT");
 }
 
 /// Prompts that show what the layers read.
