@@ -12,9 +12,6 @@ for. The last line is `N passed, N failed`; the exit status is 1 when a healthy 
 pictures are not the reference's.
 
 Random networks do not bear activations of 8 bits: nothing in them is small enough to be lost. They are here for that.
-
-A model whose deepest level would be a single pixel is drawn at twice its size: a norm over two channels of one pixel leaves
-the sign of their difference alone, and no rounding is near a sign that turns.
 """
 
 from __future__ import annotations
@@ -107,15 +104,6 @@ def guidance(source: Path) -> str:
     return "8" if config.get("time_cond_proj_dim") else "1.5"
 
 
-def size(source: Path) -> list[str]:
-    """Options of `convert`, where the model's own size has a deepest level of one pixel."""
-    config = json.loads((source / "unet/config.json").read_text())
-    vae = json.loads((source / "vae/config.json").read_text())
-    pixel = 2 ** (len(config["block_out_channels"]) + len(vae["block_out_channels"]) - 2)
-    pixels = config["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-    return ["--height", str(2 * pixel), "--width", str(2 * pixel)] if pixels == pixel else []
-
-
 def measure(case: Case, args: argparse.Namespace, work: Path, made: dict) -> dict:
     """The report of one form."""
 
@@ -131,7 +119,7 @@ def measure(case: Case, args: argparse.Namespace, work: Path, made: dict) -> dic
         made[key] = work / f"float-{len(made)}"
         target = ["--target", case.target] if case.target else []
         form = ["--fold", *case.form, *(["--guidance", guidance(source)] if case.form != ("none",) else [])]
-        run("convert", source, "-o", made[key], *form, *target, *size(source))
+        run("convert", source, "-o", made[key], *form, *target)
     folder = made[key]
     if case.precision or case.plan:
         how = ["--precision", case.precision] if case.precision else ["--plan", SHAPES / f"plans/{case.plan}.yaml"]
